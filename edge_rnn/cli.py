@@ -1,0 +1,83 @@
+"""The command `edge-rnn`: find the verb, import its room, run it, turn errors into one line.
+
+A verb is a module of `edge_rnn.commands` with
+
+    add_arguments(parser)   its options
+    run(args) -> int        the work; the returned number is the exit code
+
+and is imported only when it is called, so that `edge-rnn run` never loads what `edge-rnn train` needs.
+Exit codes: 0 done, 2 wrong usage, 78 configuration or model, others as in `edge_rnn.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edge_rnn import __version__
+from edge_rnn.errors import EdgeRnnError
+
+VERBS = {
+    "demo": "the whole daemon on an embedded broker with simulated pumps, in under a minute",
+    "run": "run the daemon: MQTT readings in, scores and alarms out",
+    "check": "validate a configuration or a model file and list every problem",
+    "replay": "run recorded data through the same engine, faster than real time",
+    "inspect": "print a model's card, or draw its gates over time",
+    "convert": "turn a PyTorch state_dict (.pt, .safetensors) into a model file, without torch",
+    "train": "train a detector from CSV files (needs the extra 'train')",
+}
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: edge-rnn VERB [options]",
+            "",
+            "Recurrent anomaly detection on live sensor data, on the device itself.",
+            "",
+            "verbs:",
+            *lines,
+            "",
+            "edge-rnn VERB --help explains one verb; edge-rnn --version prints the version.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; never lets a traceback reach a user for bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["--version"], ["-V"]):
+        sys.stdout.write(f"edge-rnn {__version__}\n")
+        return 0
+    if words[:1] in (["--help"], ["-h"], ["help"]):
+        sys.stdout.write(_overview() + "\n")
+        return 0
+    if not words or words[0] not in VERBS:
+        got = f"unknown verb {words[0]!r}" if words else "no verb given"
+        sys.stderr.write(f"edge-rnn: {got}\n\n{_overview()}\n")
+        return 2
+    verb = words[0]
+    command = import_module(f"edge_rnn.commands.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"edge-rnn {verb}",
+        description=VERBS[verb][0].upper() + VERBS[verb][1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    try:
+        code: int = command.run(parser.parse_args(words[1:]))
+    except EdgeRnnError as error:
+        sys.stderr.write(f"edge-rnn {verb}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone; the interpreter would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code

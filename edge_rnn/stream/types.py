@@ -1,0 +1,62 @@
+"""The values that pass between the rooms of `stream/` and out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.detect.verdict import Fault, Verdict
+
+__all__ = ["Event", "Fault", "Reading", "Sample", "Verdict"]
+
+
+class Reading(NamedTuple):
+    """One value of one channel of one stream.
+
+    stream: id of the stream, `<group>` or `<group>/<key>/<key>...` with escaped keys (see `topics.py`);
+    channel: index among the model's inputs; time_ns: event time, integer nanoseconds since 1970 UTC;
+    value: the raw reading (NaN is allowed: the guard judges it).
+    """
+
+    stream: str
+    channel: int
+    time_ns: int
+    value: float
+
+
+class Sample(NamedTuple):
+    """One input vector, ready for the detector: values (C,) float64, present (C,) bool."""
+
+    stream: str
+    time_ns: int
+    values: NDArray[np.float64]
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of an alarm or a fault of one stream: it opens, is updated, or closes.
+
+    id: the same for the whole life of the alarm, and the same again if it is made twice from the same
+        readings (stream, kind and start time), so that a repeat is harmless.
+    kind: `anomaly`, or the fault's kind (`missing`, `non-finite`, `range`, `stuck`, `silent`).
+    start_ns, peak_ns, end_ns: event times; end_ns is None until `close`.
+    score, threshold: at this moment; peak: the highest score so far (NaN for a fault).
+    shares: (channel name, share) at the peak, largest first; for a fault the faulty channels, share NaN.
+    """
+
+    type: Literal["open", "update", "close"]
+    id: str
+    stream: str
+    kind: str
+    start_ns: int
+    time_ns: int
+    end_ns: int | None
+    score: float
+    threshold: float
+    peak: float
+    peak_ns: int
+    shares: tuple[tuple[str, float], ...]

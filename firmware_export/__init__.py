@@ -1,0 +1,1 @@
+"""The trained model as self-contained C99 for microcontrollers."""
