@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.detect.verdict import Fault, Verdict
 
-__all__ = ["Event", "Fault", "Reading", "Sample", "Verdict"]
+__all__ = ["Event", "Fault", "Message", "Reading", "Sample", "Verdict"]
 
 
 class Reading(NamedTuple):
@@ -25,6 +26,20 @@ class Reading(NamedTuple):
     channel: int
     time_ns: int
     value: float
+
+
+class Message(NamedTuple):
+    """Values of several channels of one stream that arrived together (one payload, one row of a file).
+
+    With `on = "any"` a message makes one input vector; the same values as separate `Reading`s would make
+    one vector each. channels: distinct indices among the model's inputs; values: as many raw readings.
+    Give the same `channels` tuple with every message of a topic: it is compared, not copied.
+    """
+
+    stream: str
+    channels: tuple[int, ...]
+    time_ns: int
+    values: Sequence[float]
 
 
 class Sample(NamedTuple):
