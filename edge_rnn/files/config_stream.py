@@ -1,0 +1,210 @@
+"""One `[[stream]]` of the configuration: where its values come from and when a sample leaves.
+
+The topic templates of one stream must have the same `{fields}`, because together they are the key that
+decides which state a value belongs to. A template that matches one of the daemon's own output topics is
+refused: the daemon would feed on its own scores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from edge_rnn.errors import ConfigError
+from edge_rnn.files.config_types import (
+    PAYLOAD_FORMATS,
+    TIME_UNITS,
+    ChannelConfig,
+    PayloadFormat,
+    StreamConfig,
+    TimeConfig,
+)
+from edge_rnn.files.config_walk import Problems, Table, describe, nearest
+from edge_rnn.stream.topics import Template
+
+MAX_CHANNELS: Final = 4096
+MODES: Final = ("any", "all", "every")
+OUTPUTS: Final = ("score", "event", "state")
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}"
+_STEP = r"[^.\[\]\"]+"
+_INDEX = r"\[[0-9]{1,6}\]|\[\"[^\"]+\"\]"
+_PATH: Final = rf"\$|(?:\$\.)?(?:{_STEP}|{_INDEX})(?:{_INDEX}|\.{_STEP})*"
+_PATH_HELP: Final = 'a path in the payload such as "rms" or "sensors.temp[0]"'
+
+
+def read_stream(table: Table, base: Path) -> StreamConfig | None:
+    """The stream in `table`, or None if a problem was noted; `base` is where relative paths start."""
+    name = table.text("name", "", what='a name such as "press" (letters, digits, _ - .)', pattern=_NAME)
+    table.required("name", 'a name such as "press"')
+    table.required("model", "the path of the model file")
+    payload = table.choice("format", "json", PAYLOAD_FORMATS)
+    topic = table.text("topic", None, what='a topic template such as "plant/{machine}/vibration"')
+    channels = _channels(table, payload, topic)
+    mode = table.text("on", "any", what='"any", "all", "every" or the name of a channel')
+    names = [channel.name for channel in channels]
+    if mode not in MODES and mode not in names and table.problems.clean(table.at("channels"), table.at("on")):
+        known = ", ".join(f'"{word}"' for word in (*MODES, *names[:8]))
+        table.note("on", f"expected {known}, got {describe(mode)}{nearest(mode, (*MODES, *names))}")
+    stream = StreamConfig(
+        name=name,
+        model=_model(table, base),
+        channels=channels,
+        format=payload,
+        time=_time(table, payload),
+        on=mode,
+        every_ns=table.duration("every", None, 1_000_000),
+        timeout_ns=table.duration("timeout", None),
+        silent_after_ns=table.duration("silent_after", None),
+        gap_ns=table.duration("gap", None),
+        max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
+        retained=table.boolean("retained", default=False),
+    )
+    if table.problems.clean(table.at("on")):
+        if mode == "every" and not table.has("every"):
+            table.note("every", 'missing; on = "every" needs an interval, such as every = "1s"')
+        if mode != "every" and table.has("every"):
+            table.note("every", f'expected only with on = "every", got it with on = {describe(mode)}')
+        if mode not in ("all", "every") and table.has("timeout"):
+            table.note(
+                "timeout", f'expected only with on = "all" or "every", got it with on = {describe(mode)}'
+            )
+    table.close()
+    return stream if table.problems.clean(table.path) else None
+
+
+def reject_loops(streams: Sequence[StreamConfig | None], base: str, problems: Problems) -> None:
+    """Note every template that matches a topic this daemon publishes itself."""
+    own = [f"{base}/status", f"{base}/health"]
+    for stream in streams:
+        if stream is not None:
+            keys = "".join(f"/{i}" for i in range(len(Template(stream.channels[0].topic).fields)))
+            own += [f"{base}/{stream.name}{keys}/{output}" for output in OUTPUTS]
+    for i, stream in enumerate(streams):
+        if stream is None:
+            continue
+        for j, channel in enumerate(stream.channels):
+            template = Template(channel.topic)
+            hit = next((topic for topic in own if template.match(topic) is not None), None)
+            if hit is not None:
+                problems.note(
+                    f"stream[{i}].channels[{j}].topic",
+                    f"{describe(channel.topic)} matches this daemon's own output {describe(hit)}; "
+                    "write more fixed levels, or another output.base",
+                )
+                break
+
+
+def _model(table: Table, base: Path) -> Path:
+    text = table.text("model", None, what="the path of the model file")
+    if text is None:
+        return base
+    path = base / text
+    try:
+        found = path.is_file()
+    except OSError:
+        found = False
+    if not found:
+        table.note("model", f"expected a model file, got no such file: {path}")
+    return path
+
+
+def _channels(table: Table, payload: PayloadFormat, topic: str | None) -> tuple[ChannelConfig, ...]:
+    if not table.required("channels", 'channels = [{ name = "..." }, ...], one for each input of the model'):
+        return ()
+    tables = table.tables("channels")
+    if not 0 < len(tables) <= MAX_CHANNELS:
+        if table.problems.clean(table.at("channels")):
+            table.note("channels", f"expected 1 to {MAX_CHANNELS} channels, got {len(tables)}")
+        return ()
+    if topic is not None and all(entry.has("topic") for entry in tables):
+        table.note("topic", "never used, because every channel has its own topic; remove it")
+    channels = [_channel(entry, i, payload, topic) for i, entry in enumerate(tables)]
+    if table.problems.clean(table.at("channels")):
+        _agree(table, channels, payload)
+    return tuple(channels)
+
+
+def _channel(table: Table, index: int, payload: PayloadFormat, topic: str | None) -> ChannelConfig:
+    table.required("name", "the name of a model input")
+    name = table.text("name", "", what="the name of a model input", pattern=r".{1,128}")
+    if name in MODES:
+        table.note("name", f'expected another name: "{name}" has a meaning of its own in `on`')
+    template = table.text("topic", topic, what="a topic template")
+    if template is None and table.problems.clean(table.at("topic")):
+        table.note("topic", "missing; expected a topic template here, or one `topic` for the whole stream")
+    # A name such as "temp.in" is one key of a flat payload, not two steps.
+    plain = name if re.fullmatch(_STEP, name) else f'["{name}"]'
+    path = table.text("path", plain, what=_PATH_HELP, pattern=_PATH)
+    if payload == "json" and '"' in name and not table.has("path"):
+        table.note("path", "missing; the name holds a quotation mark and cannot be the path")
+    column = table.integer("column", index, 0, 100_000)
+    if payload != "json" and table.has("path"):
+        table.note("path", f'expected only with format = "json", got it with "{payload}"')
+    if payload != "csv" and table.has("column"):
+        table.note("column", f'expected only with format = "csv", got it with "{payload}"')
+    channel = ChannelConfig(
+        name=name,
+        topic=template or "",
+        path=path if payload == "json" else None,
+        column=column if payload == "csv" else None,
+        max_age_ns=table.duration("max_age", None),
+    )
+    table.close()
+    return channel
+
+
+def _agree(table: Table, channels: Sequence[ChannelConfig], payload: PayloadFormat) -> None:
+    """Note channels that contradict each other: names, sources, and fields of the templates."""
+    fields: frozenset[str] | None = None
+    names: dict[str, int] = {}
+    sources: dict[tuple[object, ...], int] = {}
+    for i, channel in enumerate(channels):
+        at = f"channels[{i}]"
+        if names.setdefault(channel.name, i) != i:
+            first = names[channel.name]
+            table.note(
+                f"{at}.name", f"expected another name than channels[{first}], got {describe(channel.name)}"
+            )
+            continue
+        first = sources.setdefault((channel.topic, channel.path, channel.column), i)
+        if first != i:
+            hint = (
+                "; a plain number is one value, so give each channel its topic" if payload == "number" else ""
+            )
+            table.note(at, f"expected another topic, path or column than channels[{first}]{hint}")
+        try:
+            found = frozenset(Template(channel.topic).fields)
+        except ConfigError as error:
+            table.note(f"{at}.topic", str(error))
+            continue
+        if fields is None:
+            fields = found
+        elif found != fields:
+            table.note(
+                f"{at}.topic",
+                f"expected the same fields as the channels before ({_listed(fields)}), got {_listed(found)}",
+            )
+
+
+def _listed(fields: frozenset[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(fields)) or "none"
+
+
+def _time(table: Table, payload: PayloadFormat) -> TimeConfig | None:
+    inner = table.table("time")
+    if inner is None:
+        return None
+    if payload == "number":
+        table.note("time", 'a plain number has no time; leave it out, or use format = "json"')
+    key, other, what = ("column", "path", "a column") if payload == "csv" else ("path", "column", "a path")
+    inner.required(key, f"{what} that holds the time")
+    inner.forbid(other, f'expected only with format = "{"json" if payload == "csv" else "csv"}"')
+    config = TimeConfig(
+        path=inner.text("path", None, what=_PATH_HELP, pattern=_PATH) if key == "path" else None,
+        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
+        unit=inner.choice("unit", "s", TIME_UNITS),
+    )
+    inner.close()
+    return config
