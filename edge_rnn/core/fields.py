@@ -1,0 +1,26 @@
+"""Names of the places in the tables the kernels read: the plan and the arguments of `drive`.
+
+**Plan** (int32): a header, then one record per layer, then one per Linear. Offsets into weights, state
+and scratch count float32 numbers; the plan depends on the vector width as the weights do.
+
+**Arguments of `drive`** (int64): addresses, and a few numbers.
+"""
+
+from edge_rnn.core.model import ACTIVATIONS, CELLS
+
+# The plan's header: how many layers and Linears, sizes, y in the state row, and the areas of the scratch:
+# old h of a layer, two work areas for the head's inner outputs, an input rounded to float32.
+LAYERS, LINEARS, INPUTS, OUTPUTS, Y, OLD, WORK_A, WORK_B, X, HEADER = range(10)
+# Record of a layer: kind, input rows, hidden units, size of h, blocks, weights, state, w_hr (-1: none).
+CELL, ROWS, HIDDEN, UNITS_OUT, BLOCKS, WEIGHTS, H, C, PROJECTION, LAYER = range(10)
+# Record of a Linear: padded inputs, outputs, activation, weights.
+ROWS16, COLUMNS, ACTIVATION, DENSE, LINEAR = range(5)
+
+RNN_TANH, RNN_RELU, LSTM, GRU = (CELLS.index(c) for c in ("rnn_tanh", "rnn_relu", "lstm", "gru"))
+NONE, RELU, TANH, SIGMOID, SOFTMAX = (
+    ACTIVATIONS.index(a) for a in ("none", "relu", "tanh", "sigmoid", "softmax")
+)
+
+# Arguments of `drive`: addresses of plan, weights, states, row numbers (0: always row 0), scratch, xs, ys;
+# bytes of a state row, whether xs is float64, number of steps.
+PLAN_AT, WEIGHTS_AT, STATES_AT, ROW_BYTES, ROW_LIST, SCRATCH_AT, XS_AT, WIDE, YS_AT, COUNT, WORDS = range(11)

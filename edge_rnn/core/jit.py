@@ -1,0 +1,209 @@
+"""Compiling with Numba: typed decorators, one safe compile cache, the target's numeric class.
+
+Numba compiles a decorated function when it is first called with new types. This package wants
+compilation at construction and never later, so there are two kinds of functions:
+
+* `@jit` (and `@inlined`) marks a helper. It is compiled into whatever jitted code calls it.
+* `compiled(function, signature, key)` compiles an entry point at once, or loads it from the cache.
+
+No fast-math flag is ever set, so a compiled `a * b + c` in float64 stays a multiplication and an
+addition with two roundings on every machine; a division by zero gives inf or NaN as in C
+(`error_model="numpy"`).
+
+**The cache.** Numba's own on-disk cache keys a function by its bytecode and the file it is in. It does
+not see a changed constant, nor a changed file of a function called: it would load code made for
+8 lanes into a process that packed weights for 16, and the numbers would be wrong without an error.
+So the caller states the key: everything that decides the code (lanes, class, a digest of all sources),
+and signature, target CPU and the versions of Python, Numba and LLVM are added here. Every file carries
+a checksum, because loading half-written machine code would end the process. Reading tries all
+directories in order; writing takes the first that lets it:
+
+1. `$NUMBA_CACHE_DIR`, if set
+2. `__pycache__` beside this file
+3. `$XDG_CACHE_HOME/edge-rnn`, else `~/.cache/edge-rnn`
+
+If none can be written the code is compiled at each start, without an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import llvmlite
+import numba
+from llvmlite import binding as llvm
+from numba.core.compiler import CompileResult
+from numba.core.registry import cpu_target
+from numba.core.serialize import dumps
+
+Numeric = Literal["auto", "F", "U"]
+F = TypeVar("F", bound=Callable[..., object])
+
+_CHECKSUM = hashlib.sha256().digest_size
+
+
+def jit(function: F) -> F:
+    """Mark a helper of jitted code: compiled into its callers, never cached on its own."""
+    return cast(F, numba.njit(error_model="numpy")(function))
+
+
+def inlined(function: F) -> F:
+    """Like `jit`, and LLVM inlines it wherever it is called: for small helpers in hot loops."""
+    return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
+
+
+def compiled(function: F, signature: object, key: str) -> F:
+    """Compile an entry point now, or load it from the cache; nothing is compiled when it is called.
+
+    Args:
+        function: a plain Python function; it may call `@jit` functions.
+        signature: Numba signature, as text (`"int64(int64)"`) or types.
+        key: everything that decides the code besides signature and target, see `source_digest`.
+
+    Returns:
+        The function, with a dispatcher that accepts this signature only.
+    """
+    dispatcher = numba.njit(error_model="numpy")(function)
+    dispatcher._cache = _CodeCache(f"{function.__module__}.{function.__qualname__}", key)
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return cast(F, dispatcher)
+
+
+def entry_point(function: Callable[[int], int], probe: int, answer: int) -> Callable[[int], int]:
+    """The machine code behind a `compiled` function of one int64, without the dispatcher's ~65 ns.
+
+    It checks no types, so only callers that pass an int64 they made themselves may use it. It is no
+    public part of Numba: it is called once with `probe` here, and unless it gives `answer`, the
+    dispatcher itself is returned.
+    """
+    with suppress(AttributeError, TypeError, StopIteration):
+        direct = cast(Callable[[int], int], next(iter(cast(Any, function).overloads.values())).entry_point)
+        if direct(probe) == answer:
+            return direct
+    return function
+
+
+def source_digest(*files: str | Path) -> str:
+    """A hex digest of the bytes of source files, for the key of `compiled`."""
+    digest = hashlib.sha256()
+    for file in files:
+        content = Path(file).read_bytes()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What LLVM compiles for: has it a fused multiply-add, how many float32 lanes suit it, its name."""
+
+    fused: bool
+    lanes: int
+    cpu: str
+
+
+_PROBE = """
+define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
+  %r = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
+  ret <16 x float> %r
+}
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+"""
+
+
+@functools.cache
+def target() -> Target:
+    """The target of this process, `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` included.
+
+    LLVM is asked, not the machine: a fused multiply-add of 16 floats is compiled for the target.
+    Where the instruction is missing, the result calls the library's `fmaf`; where it uses 512-bit
+    registers, 16 lanes are the natural width, elsewhere 8 (16 floats spill on NEON and SSE2).
+    """
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=2)
+    assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE))
+    return Target(fused="fmaf" not in assembly, lanes=16 if "zmm" in assembly else 8, cpu=cpu)
+
+
+def numeric_class(numeric: Numeric) -> bool:
+    """True for class F (fused multiply-add), False for U; "auto" is F where the target has it.
+
+    Raises:
+        ValueError: another word than "auto", "F" or "U".
+    """
+    if numeric not in ("auto", "F", "U"):
+        raise ValueError(f'numeric: expected "auto", "F" or "U", got {numeric!r}')
+    return target().fused if numeric == "auto" else numeric == "F"
+
+
+def _cache_directories() -> Iterator[Path]:
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen)
+    yield Path(__file__).parent / "__pycache__"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        yield Path(cache) / "edge-rnn"
+    else:
+        with suppress(RuntimeError):  # no home directory known
+            yield Path.home() / ".cache" / "edge-rnn"
+
+
+class _CodeCache:
+    """The interface Numba's dispatcher expects of a cache, with the key stated by the caller."""
+
+    cache_path = ""
+
+    def __init__(self, name: str, key: str) -> None:
+        self._name = "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+        self._key = (name, key)
+
+    def _file(self, context: Any, signature: object) -> str:
+        versions = (numba.__version__, llvmlite.__version__, sys.version, platform.machine())
+        facts = repr((self._key, versions, str(signature), context.codegen().magic_tuple()))
+        return f"{self._name}-{hashlib.sha256(facts.encode()).hexdigest()[:32]}.code"
+
+    def load_overload(self, signature: object, target_context: Any) -> object:
+        """The compiled code, or None where no directory holds a whole file of it."""
+        target_context.refresh()
+        name = self._file(target_context, signature)
+        for directory in _cache_directories():
+            with suppress(OSError):
+                content = (directory / name).read_bytes()
+                checksum, payload = content[:_CHECKSUM], content[_CHECKSUM:]
+                if hashlib.sha256(payload).digest() == checksum:
+                    return cast(object, CompileResult._rebuild(target_context, *pickle.loads(payload)))  # noqa: S301
+        return None
+
+    def save_overload(self, signature: object, result: Any) -> None:
+        """Write the code to the first directory that can be written; none is no error."""
+        payload = dumps(result._reduce())
+        name = self._file(result.target_context, signature)
+        for directory in _cache_directories():
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=name)
+            except OSError:
+                continue
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(hashlib.sha256(payload).digest() + payload)
+                Path(temporary).replace(directory / name)
+            except OSError:  # a full disk: try the next one
+                Path(temporary).unlink(missing_ok=True)
+                continue
+            return
+
+    def enable(self) -> None:
+        """Part of the interface; this cache is always on."""
+
+    disable = flush = enable

@@ -1,0 +1,320 @@
+"""The cells, the head, one step, and the loop over steps or rows: allocation-free, called by address.
+
+Every function takes constants, state, scratch, input, output in this order, as int64 addresses. One
+kernel per cell with all sizes from the plan: nothing is compiled per model. `kernels(lanes, fused)`
+makes the functions for one vector width and numeric class; both are constants of the code.
+
+**Order of every sum** (the bits depend on it, the vector width does not enter it): for a unit and a gate,
+chain A starts with the bias, takes the input rows, then the even rows of h; chain B starts with +0 and
+takes the odd rows of h; z = A + B. Rows of a Linear or a projection: 16 partial sums, number j takes the
+terms j, j+16, ... of the row padded with +0 to a multiple of 16; then the tree
+s[j] + s[j+n] for n = 8, 4, 2, 1; then + bias (+0 where there is none).
+
+h is written in place. Where a layer has more than one block of units, the blocks still to come need the
+old h, so it is copied to scratch first; an lstm with projection reads h in all blocks before the
+projection writes it, so nothing is copied there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_rnn.core import activations as activations_module
+from edge_rnn.core import fields as at
+from edge_rnn.core import jit as jit_module
+from edge_rnn.core import model as model_module
+from edge_rnn.core import simd
+from edge_rnn.core.activations import activations
+from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
+from edge_rnn.core.simd import Address
+
+StepFunction = Callable[[Address, Address, Address, Address, Address], None]
+DriveFunction = Callable[[Address], int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernels:
+    """Jitted functions for one vector width and numeric class.
+
+    Attributes:
+        lanes: units per block; pack the model with the same number.
+        fused: class F, else U.
+        key: digest of everything that decides this code; put it into the key of code that calls `step`.
+        step: step(plan, weights, state, scratch, x) for use in other jitted code. x float32 (I,), finite;
+            updates h and c in the state row and writes y (O,) at its place in the row.
+        drive: drive(table) as a compiled entry point, see `StepLoop.table` in `loop.py`: T steps of one row,
+            or one step each of many. Returns -1, or the flat index of the first input that is not finite;
+            then nothing was stepped.
+    """
+
+    lanes: int
+    fused: bool
+    key: str
+    step: StepFunction
+    drive: DriveFunction
+
+
+def _sources() -> str:
+    modules = (activations_module, at, jit_module, model_module, simd)
+    return source_digest(__file__, *(str(m.__file__) for m in modules))
+
+
+def _build_step(lanes: int, fused: bool) -> StepFunction:
+    N = lanes
+    store, store_float, load_float, load_int, tree = (
+        simd.store, simd.store_float, simd.load_float, simd.load_int, simd.tree,
+    )  # fmt: skip
+    vectors, math, functions = simd.vector_access(lanes), simd.vector_math(fused), activations(fused)
+    load, splat, zero = vectors.load, vectors.splat, vectors.zero
+    fma, add, sub, mul, div = math.fma, math.add, math.sub, math.mul, math.div
+    tanh, gate, sigmoid, exp, relu = (
+        functions.tanh, functions.gate, functions.sigmoid, functions.exp, functions.relu,
+    )  # fmt: skip
+    wide = simd.vector_access(16)
+    load16, spread16, zero16 = wide.load, wide.spread, wide.zero
+
+    @jit
+    def rnn(  # noqa: PLR0917
+        w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int, is_relu: bool
+    ) -> None:
+        for block in range(blocks):
+            a = load(w, 0)
+            b = zero()
+            w += 4 * N
+            for j in range(n_x):
+                a = fma(splat(x, j), load(w, 0), a)
+                w += 4 * N
+            for k in range(0, n_h - 1, 2):
+                a = fma(splat(h, k), load(w, 0), a)
+                b = fma(splat(h, k + 1), load(w, N), b)
+                w += 8 * N
+            if n_h & 1:
+                a = fma(splat(h, n_h - 1), load(w, 0), a)
+                w += 4 * N
+            z = add(a, b)
+            if is_relu:
+                store(new_h, block * N, relu(z))
+            else:
+                store(new_h, block * N, tanh(z))
+
+    @jit
+    def lstm(  # noqa: PLR0917
+        w: Address, x: Address, n_x: int, h: Address, n_h: int, c: Address, new_h: Address, blocks: int
+    ) -> None:
+        for block in range(blocks):
+            i, f, g, o = load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)
+            ib, fb, gb, ob = zero(), zero(), zero(), zero()
+            w += 16 * N
+            for j in range(n_x):
+                v = splat(x, j)
+                i = fma(v, load(w, 0), i)
+                f = fma(v, load(w, N), f)
+                g = fma(v, load(w, 2 * N), g)
+                o = fma(v, load(w, 3 * N), o)
+                w += 16 * N
+            for k in range(0, n_h - 1, 2):
+                v = splat(h, k)
+                i = fma(v, load(w, 0), i)
+                f = fma(v, load(w, N), f)
+                g = fma(v, load(w, 2 * N), g)
+                o = fma(v, load(w, 3 * N), o)
+                v = splat(h, k + 1)
+                ib = fma(v, load(w, 4 * N), ib)
+                fb = fma(v, load(w, 5 * N), fb)
+                gb = fma(v, load(w, 6 * N), gb)
+                ob = fma(v, load(w, 7 * N), ob)
+                w += 32 * N
+            if n_h & 1:
+                v = splat(h, n_h - 1)
+                i = fma(v, load(w, 0), i)
+                f = fma(v, load(w, N), f)
+                g = fma(v, load(w, 2 * N), g)
+                o = fma(v, load(w, 3 * N), o)
+                w += 16 * N
+            i, f, g, o = gate(add(i, ib)), gate(add(f, fb)), tanh(add(g, gb)), gate(add(o, ob))
+            new_c = fma(f, load(c, block * N), mul(i, g))
+            store(c, block * N, new_c)
+            store(new_h, block * N, mul(o, tanh(new_c)))
+
+    @jit
+    def gru(  # noqa: PLR0917
+        w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int
+    ) -> None:
+        for block in range(blocks):
+            r, z, nx, nh = load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)
+            rb, zb, nb = zero(), zero(), zero()
+            w += 16 * N
+            for j in range(n_x):
+                v = splat(x, j)
+                r = fma(v, load(w, 0), r)
+                z = fma(v, load(w, N), z)
+                nx = fma(v, load(w, 2 * N), nx)
+                w += 12 * N
+            for k in range(0, n_h - 1, 2):
+                v = splat(h, k)
+                r = fma(v, load(w, 0), r)
+                z = fma(v, load(w, N), z)
+                nh = fma(v, load(w, 2 * N), nh)
+                v = splat(h, k + 1)
+                rb = fma(v, load(w, 3 * N), rb)
+                zb = fma(v, load(w, 4 * N), zb)
+                nb = fma(v, load(w, 5 * N), nb)
+                w += 24 * N
+            if n_h & 1:
+                v = splat(h, n_h - 1)
+                r = fma(v, load(w, 0), r)
+                z = fma(v, load(w, N), z)
+                nh = fma(v, load(w, 2 * N), nh)
+                w += 12 * N
+            r, z = gate(add(r, rb)), gate(add(z, zb))
+            n = tanh(fma(r, add(nh, nb), nx))
+            store(new_h, block * N, fma(z, sub(load(h, block * N), n), n))
+
+    @jit
+    def dense(w: Address, x: Address, rows16: int, columns: int, y: Address) -> None:
+        row = w + 4 * ((columns + 15) & -16)
+        for o in range(columns):
+            sums = zero16()
+            for k in range(0, rows16, 16):
+                sums = fma(load16(row, k), load16(x, k), sums)
+            store_float(y, o, tree(sums) + load_float(w, o))
+            row += 4 * rows16
+
+    @inlined
+    def fill_padding(y: Address, columns: int) -> None:
+        for k in range(columns, (columns + 15) & -16):
+            store_float(y, k, np.float32(0))
+
+    @jit
+    def activate(kind: int, y: Address, columns: int) -> None:
+        if kind == at.RELU:
+            for k in range(0, columns, 16):
+                store(y, k, relu(load16(y, k)))
+        elif kind == at.TANH:
+            for k in range(0, columns, 16):
+                store(y, k, tanh(load16(y, k)))
+        elif kind == at.SIGMOID:
+            for k in range(0, columns, 16):
+                store(y, k, sigmoid(load16(y, k)))
+        elif kind == at.SOFTMAX:
+            largest = load_float(y, 0)
+            for k in range(1, columns):
+                if load_float(y, k) > largest:  # noqa: PLR1730 (max() treats a NaN otherwise)
+                    largest = load_float(y, k)
+            for k in range(0, columns, 16):
+                store(y, k, exp(sub(load16(y, k), spread16(largest))))
+            fill_padding(y, columns)
+            sums = zero16()
+            for k in range(0, columns, 16):
+                sums = add(sums, load16(y, k))
+            total = spread16(tree(sums))
+            for k in range(0, columns, 16):
+                store(y, k, div(load16(y, k), total))
+
+    @jit
+    def step(plan: Address, weights: Address, state: Address, scratch: Address, x: Address) -> None:
+        source, rows = x, load_int(plan, at.INPUTS)
+        record = plan + 4 * at.HEADER
+        for _ in range(load_int(plan, at.LAYERS)):
+            cell, blocks, hidden = (
+                load_int(record, at.CELL),
+                load_int(record, at.BLOCKS),
+                load_int(record, at.HIDDEN),
+            )
+            n_x, n_h, projection = (
+                load_int(record, at.ROWS), load_int(record, at.UNITS_OUT), load_int(record, at.PROJECTION),
+            )  # fmt: skip
+            w = weights + 4 * load_int(record, at.WEIGHTS)
+            h, c = state + 4 * load_int(record, at.H), state + 4 * load_int(record, at.C)
+            old, new = h, h
+            spare = scratch + 4 * load_int(plan, at.OLD)
+            if projection >= 0:
+                new = spare
+            elif blocks > 1:
+                for k in range(0, n_h, 16):
+                    store(spare, k, load16(h, k))
+                old = spare
+            if cell == at.LSTM:
+                lstm(w, source, n_x, old, n_h, c, new, blocks)
+            elif cell == at.GRU:
+                gru(w, source, n_x, old, n_h, new, blocks)
+            else:
+                rnn(w, source, n_x, old, n_h, new, blocks, cell == at.RNN_RELU)
+            if projection >= 0:
+                rest = ((hidden + 15) & -16) - blocks * N
+                for k in range(rest):
+                    store_float(new, blocks * N + k, np.float32(0))
+                dense(weights + 4 * projection, new, (hidden + 15) & -16, n_h, h)
+            source, rows = h, n_h
+            record += 4 * at.LAYER
+        y = state + 4 * load_int(plan, at.Y)
+        linears = load_int(plan, at.LINEARS)
+        for index in range(linears):
+            columns = load_int(record, at.COLUMNS)
+            target = y
+            if index + 1 < linears:
+                target = scratch + 4 * load_int(plan, at.WORK_A + (index & 1))
+            dense(
+                weights + 4 * load_int(record, at.DENSE), source, load_int(record, at.ROWS16), columns, target
+            )
+            fill_padding(target, columns)
+            kind = load_int(record, at.ACTIVATION)
+            if kind:
+                activate(kind, target, columns)
+                fill_padding(target, columns)
+            source = target
+            record += 4 * at.LINEAR
+        if linears == 0:
+            for k in range(0, rows, 16):
+                store(y, k, load16(source, k))
+
+    return step
+
+
+@functools.cache
+def kernels(lanes: int, fused: bool) -> Kernels:
+    """The kernels for vectors of `lanes` float32 in class F (fused) or U; built once per process."""
+    step = _build_step(lanes, fused)
+    load_word, load_int, load_float, load_double, store_float = (
+        simd.load_word, simd.load_int, simd.load_float, simd.load_double, simd.store_float,
+    )  # fmt: skip
+    key = f"lanes={lanes} fused={fused} sources={_sources()}"
+
+    def drive(table: Address) -> int:
+        plan, weights, scratch = (
+            load_word(table, at.PLAN_AT), load_word(table, at.WEIGHTS_AT), load_word(table, at.SCRATCH_AT),
+        )  # fmt: skip
+        states, row_bytes, row_list = (
+            load_word(table, at.STATES_AT), load_word(table, at.ROW_BYTES), load_word(table, at.ROW_LIST),
+        )  # fmt: skip
+        xs, wide, ys = load_word(table, at.XS_AT), load_word(table, at.WIDE), load_word(table, at.YS_AT)
+        count = load_word(table, at.COUNT)
+        inputs, outputs = load_int(plan, at.INPUTS), load_int(plan, at.OUTPUTS)
+        y, own_x = load_int(plan, at.Y), scratch + 4 * load_int(plan, at.X)
+        for k in range(count * inputs):
+            value = np.float32(load_double(xs, k)) if wide else load_float(xs, k)
+            if value - value != 0:
+                return k
+        for t in range(count):
+            state = states
+            if row_list:
+                state += row_bytes * load_word(row_list, t)
+            x = xs + 4 * t * inputs
+            if wide:
+                for k in range(inputs):
+                    store_float(own_x, k, np.float32(load_double(xs, t * inputs + k)))
+                x = own_x
+            step(plan, weights, state, scratch, x)
+            for k in range(outputs):
+                store_float(ys, t * outputs + k, load_float(state, y + k))
+        return -1
+
+    code = compiled(drive, "int64(int64)", key)
+    probe = np.zeros(at.WORDS + at.HEADER, np.int64)
+    probe[at.PLAN_AT] = probe[at.WORDS :].ctypes.data
+    probe[at.SCRATCH_AT] = probe[at.WORDS :].ctypes.data
+    return Kernels(lanes, fused, key, step, entry_point(code, probe.ctypes.data, -1))

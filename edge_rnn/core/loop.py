@@ -1,0 +1,119 @@
+"""One model made ready for this machine: packed constants, compiled code, one caller's scratch.
+
+`Stepper`, `StepperBatch` and `WindowStepper` all go through here to the one compiled loop. It is
+given addresses, so this class owns the arrays behind them, keeps them alive and never resizes them;
+shapes are validated by its callers once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_rnn.core import fields as at
+from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.jit import Numeric, numeric_class, target
+from edge_rnn.core.kernels import kernels
+from edge_rnn.core.layout import aligned
+from edge_rnn.core.model import Float32, Float64, Model
+from edge_rnn.core.pack import pack
+
+Numbers = Float32 | Float64
+
+
+def numbers(value: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.generic]:
+    """`value` as an array of numbers; -1 in `shape` stands for any length.
+
+    Raises:
+        ValueError: it is no array of numbers, or has another shape.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{what}: expected numbers of shape {_shape(shape)}, got ragged rows") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: expected numbers of shape {_shape(shape)}, got dtype {array.dtype}")
+    if array.ndim != len(shape) or any(e not in (-1, g) for e, g in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"{what}: expected shape {_shape(shape)}, got {_shape(array.shape)}")
+    return array
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join("T" if n < 0 else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def for_kernel(array: NDArray[np.generic]) -> Numbers:
+    """The array as the compiled loop takes it: float32 as it is, all else as float64, contiguous."""
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array, np.float64)
+
+
+class StepLoop:
+    """`model` compiled and packed for this machine; not for use by two threads at once.
+
+    Args:
+        model: the network.
+        numeric: "F", "U" or "auto".
+        lanes: vector width (4, 8, 16); None takes the one that suits the target. No bit depends on it.
+    """
+
+    def __init__(self, model: Model, numeric: Numeric = "auto", lanes: int | None = None) -> None:
+        self.model = model
+        self.fused = numeric_class(numeric)
+        self.packed = pack(model, target().lanes if lanes is None else lanes)
+        self.layout = self.packed.layout
+        self.digest = weights_digest(model)
+        self.drive = kernels(self.packed.lanes, self.fused).drive
+        self._scratch = aligned(1, self.packed.scratch_size)
+
+    def table(
+        self, states: Float32, xs: Numbers, ys: Float32, count: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """The arguments of `drive`; the caller keeps table and arrays alive, and passes the table's address.
+
+        Args:
+            states: core rows (n, core_size), contiguous.
+            xs: (count, I) float32 or float64, contiguous; a float64 is rounded to float32 first.
+            ys: float32 (count, O), contiguous; filled.
+            count: steps.
+            rows: int64 (count,), which row takes step t; None: all steps go to row 0.
+        """
+        words = np.zeros(at.WORDS, np.int64)
+        words[at.PLAN_AT] = self.packed.plan.ctypes.data
+        words[at.WEIGHTS_AT] = self.packed.weights.ctypes.data
+        words[at.SCRATCH_AT] = self._scratch.ctypes.data
+        words[at.STATES_AT] = states.ctypes.data
+        words[at.ROW_BYTES] = states.strides[0]
+        words[at.ROW_LIST] = 0 if rows is None else rows.ctypes.data
+        words[at.XS_AT] = xs.ctypes.data
+        words[at.WIDE] = xs.dtype == np.float64
+        words[at.YS_AT] = ys.ctypes.data
+        words[at.COUNT] = count
+        return words
+
+    def __call__(
+        self, states: Float32, xs: Numbers, ys: Float32, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        """Step through all of `xs`; arguments as in `table`.
+
+        Raises:
+            ValueError: an input is not finite as float32; then nothing was stepped.
+        """
+        table = self.table(states, xs, ys, len(xs), rows)
+        bad = self.drive(table.ctypes.data)
+        if bad >= 0:
+            row, column = divmod(bad, self.model.input_size)
+            raise ValueError(f"xs[{row}, {column}]: {not_finite(xs[row, column])}; nothing was stepped")
+
+    def at_rest(self, rows: int) -> Float32:
+        """A state table (rows, core_size), every row at the model's resting state."""
+        states = aligned(rows, self.layout.core_size)
+        states[:] = self.layout.rest(self.model)
+        return states
+
+
+def not_finite(value: np.generic) -> str:
+    """What is wrong with an input the loop refused."""
+    what = "out of float32's range" if np.isfinite(value) else "not finite"
+    return f"expected a finite float32, got {value} ({what})"
