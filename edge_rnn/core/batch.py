@@ -1,0 +1,149 @@
+"""Many streams of one model: one state table, one compiled call for all rows that are ready.
+
+The rows are stepped one after the other inside the call. The streams are independent, so the CPU
+overlaps the latency of one with the work of the next, and the bits are those of n separate steppers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_rnn.core.jit import Numeric
+from edge_rnn.core.loop import StepLoop, for_kernel, numbers
+from edge_rnn.core.model import Float32, Model
+from edge_rnn.core.snapshot import read_snapshot, write_snapshot
+from edge_rnn.core.state import State, read_state, write_state
+
+
+class StepperBatch:
+    """n independent streams of one model; each gives the same bits as a `Stepper` of its own.
+
+    All code is compiled, or loaded from the cache, by the constructor. One batch belongs to one thread.
+
+    Args:
+        model: the network.
+        n: streams, numbered from 0.
+        numeric, lanes: as `Stepper`.
+
+    Raises:
+        ValueError: n < 1, or `numeric` or `lanes` unknown.
+    """
+
+    def __init__(self, model: Model, n: int, numeric: Numeric = "auto", lanes: int | None = None) -> None:
+        if n < 1:
+            raise ValueError(f"n: expected at least one stream, got {n}")
+        self._loop = StepLoop(model, numeric, lanes)
+        self._layout = self._loop.layout
+        self._states = self._loop.at_rest(n)
+        self._steps = np.zeros(n, np.int64)
+        self._all = np.arange(n)
+
+    @property
+    def model(self) -> Model:
+        """The model given."""
+        return self._loop.model
+
+    @property
+    def numeric(self) -> str:
+        """The numeric class in use, "F" or "U"."""
+        return "F" if self._loop.fused else "U"
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def steps(self, row: int) -> int:
+        """Readings of stream `row` since its last reset or set_state."""
+        return int(self._steps[self._row(row)])
+
+    def step(self, xs: ArrayLike) -> Float32:
+        """One reading for every stream.
+
+        Args:
+            xs: (n, I) numbers in model space, row i for stream i.
+
+        Returns:
+            float32 (n, O).
+
+        Raises:
+            ValueError: another shape, or a number that is not finite as float32; no stream was stepped.
+        """
+        return self._step(self._all, numbers(xs, (len(self), self.model.input_size), "xs"))
+
+    def step_some(self, indices: Sequence[int] | NDArray[np.integer], xs: ArrayLike) -> Float32:
+        """One reading for some streams, in the order given; a stream named twice takes two steps.
+
+        Args:
+            indices: (k,) streams.
+            xs: (k, I) numbers in model space, row i for stream indices[i].
+
+        Returns:
+            float32 (k, O).
+
+        Raises:
+            ValueError: no such stream, another shape, or a number that is not finite as float32; no
+                stream was stepped.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+            raise ValueError(
+                f"indices: expected whole numbers (k,), got shape {chosen.shape} of dtype {chosen.dtype}"
+            )
+        if outside := [int(i) for i in chosen if not 0 <= i < len(self)]:
+            raise ValueError(f"indices: expected streams 0 to {len(self) - 1}, got {outside[0]}")
+        rows = np.ascontiguousarray(chosen, np.int64)
+        return self._step(rows, numbers(xs, (len(rows), self.model.input_size), "xs"))
+
+    def _step(self, rows: NDArray[np.int64], xs: NDArray[np.generic]) -> Float32:
+        ys = np.empty((len(rows), self.model.output_size), np.float32)
+        self._loop(self._states, for_kernel(xs), ys, rows)
+        np.add.at(self._steps, rows, 1)
+        return ys
+
+    def _row(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise ValueError(f"row: expected a stream from 0 to {len(self) - 1}, got {row}")
+        return row
+
+    def get_state(self, row: int) -> State:
+        """h and c of one stream, as `Stepper.get_state`."""
+        return read_state(self._states[self._row(row)], self.model, self._layout)
+
+    def set_state(
+        self,
+        row: int,
+        h: ArrayLike | Sequence[ArrayLike],
+        c: ArrayLike | Sequence[ArrayLike | None] | None = None,
+    ) -> None:
+        """Take over a state for one stream, as `Stepper.set_state`."""
+        self._states[self._row(row)] = write_state(h, c, self.model, self._layout)
+        self._steps[row] = 0
+
+    def reset(self, row: int | None = None) -> None:
+        """One stream, or all, back to the model's rest_state, or to zeros where it has none."""
+        rows = slice(None) if row is None else self._row(row)
+        self._states[rows] = self._layout.rest(self.model)
+        self._steps[rows] = 0
+
+    def snapshot(self, row: int) -> bytes:
+        """The state of one stream as bytes, the same bytes as a `Stepper` in this state gives."""
+        return write_snapshot(
+            self._states[self._row(row)],
+            int(self._steps[row]),
+            self._loop.fused,
+            self._loop.digest,
+            self._layout,
+        )
+
+    def restore(self, row: int, data: bytes) -> None:
+        """Continue one stream from a snapshot, of a batch or of a `Stepper`.
+
+        Raises:
+            SnapshotError: it is damaged or belongs to another model; the state is unchanged.
+        """
+        self._row(row)
+        self._states[row], self._steps[row] = read_snapshot(data, self._loop.digest, self._layout)
