@@ -101,13 +101,13 @@ def _pack_dense(weight: Float32, bias: Float32 | None) -> Float64:
 
 
 def pack(model: Model, lanes: int) -> Packed:
-    """The constants of `model` for vectors of `lanes` float32 (4, 8 or 16).
+    """The constants of `model` for vectors of `lanes` float32: 4, 8 or 16, or 1 for an export to C.
 
     Raises:
         ValueError: another number of lanes.
     """
-    if lanes not in (4, 8, 16):
-        raise ValueError(f"lanes: expected 4, 8 or 16, got {lanes}")
+    if lanes not in (1, 4, 8, 16):
+        raise ValueError(f"lanes: expected 1, 4, 8 or 16, got {lanes}")
     layout = StateLayout(model)
     arena: list[Float64] = []
     size = 0
