@@ -78,7 +78,7 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
     load16, spread16, zero16 = wide.load, wide.spread, wide.zero
 
     @jit
-    def rnn(  # noqa: PLR0917
+    def rnn(
         w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int, is_relu: bool
     ) -> None:
         for block in range(blocks):
@@ -102,7 +102,7 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
                 store(new_h, block * N, tanh(z))
 
     @jit
-    def lstm(  # noqa: PLR0917
+    def lstm(
         w: Address, x: Address, n_x: int, h: Address, n_h: int, c: Address, new_h: Address, blocks: int
     ) -> None:
         for block in range(blocks):
@@ -141,7 +141,7 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
             store(new_h, block * N, mul(o, tanh(new_c)))
 
     @jit
-    def gru(  # noqa: PLR0917
+    def gru(
         w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int
     ) -> None:
         for block in range(blocks):
@@ -277,7 +277,13 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
 
 @functools.cache
 def kernels(lanes: int, fused: bool) -> Kernels:
-    """The kernels for vectors of `lanes` float32 in class F (fused) or U; built once per process."""
+    """The kernels for vectors of `lanes` float32 in class F (fused) or U; built once per process.
+
+    Raises:
+        ValueError: `lanes` is not 4, 8 or 16.
+    """
+    if lanes not in (4, 8, 16):
+        raise ValueError(f"lanes: expected 4, 8 or 16, got {lanes}")
     step = _build_step(lanes, fused)
     load_word, load_int, load_float, load_double, store_float = (
         simd.load_word, simd.load_int, simd.load_float, simd.load_double, simd.store_float,

@@ -61,10 +61,11 @@ class StepLoop:
     def __init__(self, model: Model, numeric: Numeric = "auto", lanes: int | None = None) -> None:
         self.model = model
         self.fused = numeric_class(numeric)
-        self.packed = pack(model, target().lanes if lanes is None else lanes)
+        code = kernels(target().lanes if lanes is None else lanes, self.fused)
+        self.packed = pack(model, code.lanes)
         self.layout = self.packed.layout
         self.digest = weights_digest(model)
-        self.drive = kernels(self.packed.lanes, self.fused).drive
+        self.drive = code.drive
         self._scratch = aligned(1, self.packed.scratch_size)
 
     def table(

@@ -66,4 +66,6 @@ def read_snapshot(data: bytes, weights: str, layout: StateLayout) -> tuple[Float
     row = np.frombuffer(body, "<f4", offset=_HEADER.size).astype(np.float32)
     if (row[layout.padding()].view(np.uint32) != 0).any():
         raise SnapshotError("snapshot: expected zeros between the fields, got others; it is damaged")
+    if not np.isfinite(row).all():
+        raise SnapshotError("snapshot: expected finite numbers, got others; start from reset()")
     return row, steps

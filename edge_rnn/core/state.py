@@ -66,7 +66,7 @@ def _per_layer(
     value: ArrayLike | Sequence[ArrayLike | None], name: str, count: int
 ) -> list[ArrayLike | None]:
     items: list[ArrayLike | None] = (
-        list(value) if isinstance(value, Sequence | np.ndarray) else [*np.asarray(value)]
+        list(value) if isinstance(value, list | tuple) else list(np.atleast_1d(np.asarray(value)))
     )
     if len(items) != count:
         raise ValueError(f"{name}: expected {count} layer(s), got {len(items)}")
