@@ -1,0 +1,64 @@
+"""From too-high scores to one alarm: debounce, hysteresis, a pause between alarms.
+
+    normal   --too high-->  pending  --n of the last m too high-->  anomaly
+    pending  --none of the last m too high-->  normal
+    anomaly  --score below clear_ratio * threshold-->  clearing
+    clearing --not below it-->  anomaly
+    clearing --clear_hold such steps over-->  normal, and no new alarm for `refractory` steps
+
+The alarm is on in anomaly and clearing. While a new alarm is not allowed yet, n of m show as pending.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.core.jit import inlined, jit
+from edge_rnn.detect import fields as at
+
+NORMAL, PENDING, ANOMALY, CLEARING = range(4)
+
+
+@inlined
+def is_on(phase: int) -> bool:
+    """Whether the alarm is on in this phase."""
+    return phase >= ANOMALY
+
+
+@jit
+def advance(
+    marks: NDArray[np.int64],
+    score: float,
+    threshold: float,
+    needed: int,
+    window: int,
+    clear_ratio: float,
+    clear_hold: int,
+    refractory: int,
+) -> None:
+    """One step of the machine; its state is in `marks`."""
+    too_high = 1 if score > threshold else 0
+    history = ((marks[at.HISTORY] << 1) | too_high) & ((1 << window) - 1)
+    marks[at.HISTORY] = history
+    if is_on(marks[at.PHASE]):
+        if not score < clear_ratio * threshold:
+            marks[at.PHASE] = ANOMALY
+            return
+        marks[at.CLEARING_STEPS] = marks[at.CLEARING_STEPS] + 1 if marks[at.PHASE] == CLEARING else 1
+        marks[at.PHASE] = CLEARING
+        if marks[at.CLEARING_STEPS] > clear_hold:
+            marks[at.PHASE] = NORMAL
+            marks[at.HISTORY] = 0
+            marks[at.REFRACTORY] = refractory
+        return
+    hits = 0
+    while history:
+        history &= history - 1
+        hits += 1
+    if marks[at.REFRACTORY] > 0:
+        marks[at.REFRACTORY] -= 1
+    elif hits >= needed:
+        marks[at.PHASE] = ANOMALY
+        return
+    marks[at.PHASE] = PENDING if hits else NORMAL

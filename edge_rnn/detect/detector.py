@@ -1,0 +1,264 @@
+"""Verdicts from raw readings: `DetectorTable` for many streams, `Detector` for one, `score` for none.
+
+All three run the same compiled loop on the same record of state, so their bits are equal however the readings
+are cut into calls. A table belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_rnn.core.jit import Numeric, numeric_class, target
+from edge_rnn.core.layout import aligned, padded
+from edge_rnn.core.model import Model
+from edge_rnn.core.pack import pack
+from edge_rnn.detect import loop, snapshot
+from edge_rnn.detect.plan import Plan
+from edge_rnn.detect.stages import WORK_VECTORS
+from edge_rnn.detect.verdict import Verdict, verdict_dtype
+
+Reading = tuple[int, Sequence[float]] | tuple[int, Sequence[float], Sequence[bool]]
+
+
+class DetectorTable:
+    """The state of many streams of one model, one record each.
+
+    Args:
+        model: a model with a detector section.
+        capacity: number of streams.
+        numeric: "F" (fused network arithmetic), "U", or "auto": F where the CPU has it.
+
+    Attributes:
+        states: record array (capacity,) of `record_dtype(model)`; copy or assign rows freely.
+        plan: the constants; `plan.dtype`, `plan.fresh`, digests.
+
+    Raises:
+        ModelFileError: the model has no detector section.
+        ValueError: capacity below 1, or an unknown numeric class.
+
+    Everything is compiled, or loaded from the cache, by the constructor; stepping allocates nothing.
+    """
+
+    def __init__(self, model: Model, capacity: int, numeric: Numeric = "auto") -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity: expected at least 1, got {capacity}")
+        self.model = model
+        self.plan = Plan(model)
+        self.fused = numeric_class(numeric)
+        lanes = target().lanes
+        self._packed = pack(model, lanes)
+        self._run = loop.step_rows(lanes, self.fused).run
+        plan, c = self.plan, self.plan.channels
+        memory = aligned(capacity, plan.dtype.itemsize // 4)
+        self.states: NDArray[np.void] = memory.reshape(-1).view(plan.dtype)
+        self.states[:] = plan.fresh
+        self.verdict_dtype = verdict_dtype(c)
+        self._scratch = aligned(1, self._packed.scratch_size)
+        self._work = np.zeros(WORK_VECTORS * c)
+        self._table = np.zeros(loop.WORDS, np.int64)
+        self._network_x = aligned(1, padded(c))
+        for word, value in {
+            loop.PLAN_WORD: plan.record.ctypes.data, loop.VECTORS_WORD: plan.vectors.ctypes.data,
+            loop.FRESH_WORD: plan.fresh.ctypes.data, loop.NETWORK_WORD: self._packed.plan.ctypes.data,
+            loop.WEIGHTS_WORD: self._packed.weights.ctypes.data, loop.SCRATCH_WORD: self._scratch.ctypes.data,
+            loop.X_WORD: self._network_x.ctypes.data, loop.WORK_WORD: self._work.ctypes.data,
+            loop.STATES_WORD: self.states.ctypes.data, loop.CAPACITY_WORD: capacity,
+            loop.OUT_SIZE_WORD: self.verdict_dtype.itemsize,
+        }.items():  # fmt: skip
+            self._table[word] = value
+        self._table_at = self._table.ctypes.data
+
+    def reset(self, row: int) -> None:
+        """Make `row` a stream that has seen nothing."""
+        self.states[row] = self.plan.fresh[0]
+
+    def step_rows(
+        self,
+        rows: NDArray[np.int64],
+        time_ns: NDArray[np.int64],
+        x: NDArray[np.float64],
+        present: NDArray[np.bool_] | NDArray[np.uint8],
+        out: NDArray[np.void],
+    ) -> None:
+        """Judge n samples in order; a row may come several times.
+
+        Args:
+            rows: int64 (n,), the stream of each sample.
+            time_ns: int64 (n,), strictly increasing per row.
+            x: float64 (n, C), raw readings.
+            present: (n, C) bool, or uint8 with 0 absent, 1 a new reading, 2 an old one held (see guard.py).
+            out: (n,) records of `verdict_dtype(C)`, written.
+
+        Raises:
+            ValueError: an array of another dtype or shape (nothing is changed), or a time that is not after
+                the row's last one, or no such row (the samples before it are taken, see the message).
+        """
+        n, c = len(rows), self.plan.channels
+        self._expect("rows", rows, np.int64, (n,))
+        self._expect("time_ns", time_ns, np.int64, (n,))
+        self._expect("x", x, np.float64, (n, c))
+        self._expect("present", present, present.dtype, (n, c))
+        self._expect("out", out, self.verdict_dtype, (n,))
+        if present.dtype not in (np.bool_, np.uint8):
+            raise ValueError(f"present: expected bool or uint8, got {present.dtype}")
+        table = self._table
+        table[loop.ROWS_WORD] = rows.ctypes.data
+        done = self._call(n, time_ns, x, present, out)
+        if done < n:
+            row = int(rows[done])
+            if not 0 <= row < len(self.states):
+                raise ValueError(f"rows[{done}]: expected 0..{len(self.states) - 1}, got {row}")
+            raise ValueError(
+                f"time_ns[{done}]: expected later than the last sample of row {row}, got {time_ns[done]}; "
+                "samples before it were taken"
+            )
+
+    def snapshot(self, row: int) -> bytes:
+        """The row as bytes, see snapshot.py."""
+        return snapshot.dump(self.plan, self.states[row], self.fused)
+
+    def restore(self, row: int, content: bytes) -> None:
+        """Bring `row` to a saved state; `SnapshotError` if it is not one of this model, row unchanged."""
+        self.states[row] = snapshot.load(self.plan, content)[0]
+
+    def _call(
+        self,
+        n: int,
+        time_ns: NDArray[np.int64],
+        x: NDArray[np.float64],
+        present: NDArray[np.bool_] | NDArray[np.uint8],
+        out: NDArray[np.void],
+    ) -> int:
+        table = self._table
+        table[loop.TIMES_WORD] = time_ns.ctypes.data
+        table[loop.XS_WORD] = x.ctypes.data
+        table[loop.PRESENT_WORD] = present.ctypes.data
+        table[loop.OUT_WORD] = out.ctypes.data
+        table[loop.COUNT_WORD] = n
+        return self._run(self._table_at)
+
+    @staticmethod
+    def _expect(name: str, array: NDArray[np.generic], dtype: object, shape: tuple[int, ...]) -> None:
+        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{name}: expected C-contiguous {np.dtype(dtype)} {shape}, "  # type: ignore[call-overload]
+                f"got {array.dtype} {array.shape}"
+            )
+
+
+class Detector:
+    """One stream: raw readings in, verdicts out.
+
+    Args:
+        model: a model with a detector section.
+        numeric: "F", "U" or "auto", see `DetectorTable`.
+
+    Raises:
+        ModelFileError: the model has no detector section.
+    """
+
+    def __init__(self, model: Model, numeric: Numeric = "auto") -> None:
+        self.model = model
+        self.table = DetectorTable(model, 1, numeric)
+        c = model.input_size
+        self._row = np.zeros(1, np.int64)
+        self._time = np.zeros(1, np.int64)
+        self._x = np.zeros((1, c))
+        self._present = np.ones((1, c), np.uint8)
+        self._out = np.zeros(1, self.table.verdict_dtype)
+
+    def step(self, x: ArrayLike, time_ns: int, present: ArrayLike | None = None) -> Verdict:
+        """Judge one sample.
+
+        Args:
+            x: (C,) raw readings; NaN and infinities are allowed, the guard calls them faults.
+            time_ns: event time, int64 nanoseconds, later than the last one.
+            present: (C,) which readings there are (bool, or 2 for a held one); default all.
+
+        Raises:
+            ValueError: x or present of another length, or a time that is not after the last one; the state
+                is unchanged.
+        """
+        c = self.model.input_size
+        values = np.asarray(x, np.float64)
+        flags = np.ones(c, np.uint8) if present is None else np.asarray(present).astype(np.uint8)
+        if values.shape != (c,) or flags.shape != (c,):
+            raise ValueError(f"x, present: expected {c} each, got shapes {values.shape} and {flags.shape}")
+        if not -(2**63) <= time_ns < 2**63:
+            raise ValueError(f"time_ns: expected a 64-bit number of nanoseconds, got {time_ns}")
+        self._x[0], self._present[0], self._time[0] = values, flags, time_ns
+        self.table.step_rows(self._row, self._time, self._x, self._present, self._out)
+        return Verdict.from_record(self._out[0])
+
+    def run(self, times_ns: ArrayLike, X: ArrayLike, present: ArrayLike | None = None) -> NDArray[np.void]:  # noqa: N803
+        """Judge T samples: times_ns (T,), X (T, C), present (T, C) -> records (T,) of `verdict_dtype(C)`.
+
+        The same bits as T calls of `step`.
+
+        Raises:
+            ValueError: a shape does not fit or times do not increase; the state is unchanged.
+        """
+        c = self.model.input_size
+        times = np.ascontiguousarray(times_ns, np.int64)
+        xs = np.ascontiguousarray(X, np.float64)
+        n = len(times)
+        flags = np.ones((n, c), np.uint8)
+        if present is not None:
+            flags = np.ascontiguousarray(present).astype(np.uint8)
+        if times.shape != (n,) or xs.shape != (n, c) or flags.shape != (n, c):
+            raise ValueError(
+                f"times_ns, X, present: expected ({n},), ({n}, {c}), ({n}, {c}), "
+                f"got {times.shape}, {xs.shape}, {flags.shape}"
+            )
+        late = np.flatnonzero(times[1:] <= times[:-1])
+        if late.size:
+            at = late[0] + 1
+            raise ValueError(f"times_ns[{at}]: expected later than the one before; sort the readings")
+        out = np.zeros(n, self.table.verdict_dtype)
+        self.table.step_rows(np.zeros(n, np.int64), times, xs, flags, out)
+        return out
+
+    def reset(self) -> None:
+        """Forget everything: a stream that has seen nothing."""
+        self.table.reset(0)
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes; the detector can go on from it anywhere, bit for bit."""
+        return self.table.snapshot(0)
+
+    def restore(self, content: bytes) -> None:
+        """Go on from a snapshot; `SnapshotError` if it is damaged or another model's, state unchanged."""
+        self.table.restore(0, content)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared(model: Model) -> Detector:
+    return Detector(model)
+
+
+def score(model: Model, state: bytes, readings: Iterable[Reading]) -> tuple[bytes, list[Verdict]]:
+    """Verdicts as a pure function of the model, a state and readings.
+
+    Args:
+        model: a model with a detector section; its last few are kept compiled between calls.
+        state: what the last call returned, or `b""` for a stream that has seen nothing.
+        readings: (time_ns, values (C,)) or (time_ns, values, present), times increasing.
+
+    Returns:
+        The new state and one verdict per reading: the same bits however the readings are cut into calls.
+
+    Raises:
+        SnapshotError: the state is not one of this model.
+        ValueError: as `Detector.step`.
+    """
+    detector = _shared(model)
+    if state:
+        detector.restore(state)
+    else:
+        detector.reset()
+    verdicts = [detector.step(values, time_ns, *present) for time_ns, values, *present in readings]
+    return detector.snapshot(), verdicts

@@ -1,0 +1,196 @@
+"""The compiled detector: one call, any number of samples of any streams, one after the other.
+
+For each sample, in this order: guard, condition, deviation from what the model said, scorers, threshold,
+alarm, explanation, and the model's step (first for reconstruct and classify, which speak about this very
+sample; last for forecast, which speaks about the next). Arithmetic is float64 with + - * / and comparisons,
+never fused and always in the same order, so how samples are grouped into calls cannot change a bit, and C can
+repeat it.
+
+The call takes the address of a table of int64 (`PLAN_WORD` ...), mostly addresses again: the constants of the
+plan, of the kernels, scratch, the states, and the samples.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
+from edge_rnn.core.kernels import StepFunction, kernels
+from edge_rnn.detect import alarm, condition, explain, guard, memory, scorers, stages, thresholds
+from edge_rnn.detect import fields as at
+from edge_rnn.detect import fields as fields_module
+from edge_rnn.detect import plan as plan_module
+from edge_rnn.detect.memory import f4_at, f8_at, i8_at, pointer_to, u1_at
+from edge_rnn.detect.plan import PLAN
+from edge_rnn.detect.verdict import STATUSES
+
+# Words of the table.
+(
+    PLAN_WORD, VECTORS_WORD, FRESH_WORD, NETWORK_WORD, WEIGHTS_WORD, SCRATCH_WORD, X_WORD, WORK_WORD,
+    STATES_WORD, CAPACITY_WORD, ROWS_WORD, TIMES_WORD, XS_WORD, PRESENT_WORD, OUT_WORD, OUT_SIZE_WORD,
+    COUNT_WORD, WORDS,
+) = range(18)  # fmt: skip
+
+WARMING, FAULT = STATUSES.index("warming"), STATUSES.index("fault")
+NORMAL = STATUSES.index("normal")
+
+_record = pointer_to(numba.from_dtype(PLAN))
+
+Vector = NDArray[np.float64]
+
+
+@inlined
+def _plan_at(address: int) -> Any:
+    return numba.carray(_record(address), 1)[0]
+
+
+@functools.cache
+def step_rows(lanes: int, fused: bool) -> StepRows:
+    """The compiled loop for one vector width and numeric class; built once per process."""
+    base = kernels(lanes, fused)
+    code = compiled(_build(base.step), "int64(int64)", f"{base.key} detect={_sources()}")
+    probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
+    probe[PLAN_WORD] = probe[WORDS:].ctypes.data
+    return StepRows(lanes, fused, entry_point(code, probe.ctypes.data, 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepRows:
+    """`run(table)` processes the table's samples in order and returns how many were taken.
+
+    It is less than all where the next sample's row is outside the table or its time is not after the one
+    before; that sample and all behind it changed nothing.
+    """
+
+    lanes: int
+    fused: bool
+    run: Callable[[int], int]
+
+
+def _sources() -> str:
+    modules = (
+        alarm, condition, explain, fields_module, guard, memory, plan_module, scorers, stages, thresholds,
+    )  # fmt: skip
+    return source_digest(__file__, *(m.__file__ or "" for m in modules))
+
+
+def _build(network_step: StepFunction) -> Callable[[int], int]:
+    @jit
+    def one(
+        p: Any, table: NDArray[np.int64], v: Vector, row: int, time_ns: int, xs: Vector,
+        present: NDArray[np.uint8], work: Vector, out: int,
+    ) -> None:  # fmt: skip
+        c = p.channels
+        fresh = table[FRESH_WORD]
+        detect, marks = f8_at(row + p.detect_at, p.detect_size), i8_at(row + p.marks_at, p.marks_size)
+        y = f4_at(row + p.y_at, p.outputs)
+        x = f4_at(table[X_WORD], c)
+        counts, numbers = i8_at(out, 2), f8_at(out + 16, 2)
+        share, residual, expected = (
+            f8_at(out + 32, c),
+            f8_at(out + 32 + 8 * c, c),
+            f8_at(out + 32 + 16 * c, c),
+        )
+        fault, flags = u1_at(out + 32 + 24 * c, c), u1_at(out + 32 + 25 * c, 3)
+        for i in range(c):
+            share[i] = residual[i] = expected[i] = np.nan
+        numbers[0] = numbers[1] = np.nan
+        flags[2] = 0
+
+        if marks[at.STEPS] == 0:
+            for i in range(c):
+                marks[at.MARKS_HEAD + at.HEARD_AT * c + i] = time_ns
+        elif p.gap_resets and 0 < p.gap < time_ns - marks[at.TIME]:
+            stages.rest(p, fresh, row, detect, marks)
+        marks[at.STEPS] += 1
+        marks[at.TIME] = time_ns
+        counts[0], counts[1] = time_ns, marks[at.STEPS]
+
+        healthy = stages.judge(p, v, time_ns, xs, present, work, fault, detect, marks)
+        if healthy < 0:
+            healthy = -healthy
+            stages.rest(p, fresh, row, detect, marks)
+        stages.prepare(p, v, y, work, fault, x, detect, marks, not alarm.is_on(marks[at.PHASE]))
+        if p.kind != at.FORECAST:
+            network_step(table[NETWORK_WORD], table[WEIGHTS_WORD], row, table[SCRATCH_WORD], table[X_WORD])
+            marks[at.SPOKEN] = 1
+        sound = marks[at.SPOKEN] != 0
+        for k in range(p.outputs):
+            sound = sound and y[k] - y[k] == 0.0
+        if sound and p.kind != at.CLASSIFY:
+            stages.compare(p, v, y, work, xs, present, residual, expected)
+
+        warm = marks[at.WARM]
+        if warm > 0 and healthy > 0:
+            marks[at.WARM] = warm - 1
+        if sound and healthy > 0:
+            score = float(y[p.alarm_class])
+            if p.kind != at.CLASSIFY:
+                score = stages.score(p, v, work, fault, detect)
+            if warm == 0:
+                limit = stages.limit(p, detect, marks)
+                numbers[0], numbers[1] = score, limit
+                alarm.advance(
+                    marks, score, limit, p.needed, p.alarm_window, p.clear_ratio, p.clear_hold, p.refractory
+                )
+                if alarm.is_on(marks[at.PHASE]):
+                    marks[at.FROZEN] += 1
+                else:
+                    marks[at.FROZEN] = 0
+                    if score <= limit:
+                        stages.learn(p, score, detect, marks)
+                if p.kind != at.CLASSIFY:
+                    explain.shares(work[stages.BEST * c : (stages.BEST + 1) * c], fault, share)
+
+        judged = sound and warm == 0
+        flags[0] = NORMAL + marks[at.PHASE] if judged else WARMING
+        flags[1] = 1 if alarm.is_on(marks[at.PHASE]) else 0
+        if healthy < c:
+            flags[0] = FAULT
+        if 0 < p.max_freeze < marks[at.FROZEN]:
+            flags[2] = 1
+            stages.accept(p, v, detect)
+            stages.rest(p, fresh, row, detect, marks)
+        elif p.kind == at.FORECAST:
+            network_step(table[NETWORK_WORD], table[WEIGHTS_WORD], row, table[SCRATCH_WORD], table[X_WORD])
+            marks[at.SPOKEN] = 1
+        # A network without bounded units can leave the numbers; it must not stay there for ever.
+        for k in range(p.outputs):
+            if y[k] - y[k] != 0.0:
+                stages.rest(p, fresh, row, detect, marks)
+                break
+
+    def run(address: int) -> int:
+        table = i8_at(address, WORDS)
+        p = _plan_at(table[PLAN_WORD])
+        c = p.channels
+        count = table[COUNT_WORD]
+        if count == 0:
+            return 0
+        v = f8_at(table[VECTORS_WORD], at.SCORERS * c + p.scorers * (at.SCORER_HEAD + c + c * c))
+        work = f8_at(table[WORK_WORD], stages.WORK_VECTORS * c)
+        times = i8_at(table[TIMES_WORD], count)
+        for t in range(count):
+            index = 0
+            if table[ROWS_WORD]:
+                index = i8_at(table[ROWS_WORD], count)[t]
+            if index < 0 or index >= table[CAPACITY_WORD]:
+                return t
+            row = table[STATES_WORD] + index * p.row_size
+            marks = i8_at(row + p.marks_at, at.MARKS_HEAD + at.CHANNEL_MARKS * c)
+            if marks[at.STEPS] > 0 and times[t] <= marks[at.TIME]:
+                return t
+            one(
+                p, table, v, row, times[t], f8_at(table[XS_WORD] + 8 * c * t, c),
+                u1_at(table[PRESENT_WORD] + c * t, c), work, table[OUT_WORD] + t * table[OUT_SIZE_WORD],
+            )  # fmt: skip
+        return int(count)
+
+    return run

@@ -1,0 +1,159 @@
+"""A detector as the compiled code reads it: one record of numbers, one arena of vectors, one layout of state.
+
+`Plan(model)` is to a `DetectorSpec` what `Packed` is to the layers. Three things come out of it:
+
+* `record`: all single numbers by name (`PLAN`), and `vectors`: float64, first seven vectors of C numbers
+  (`MEAN` .. `STUCK_AFTER` in fields.py), then per scorer kind, source, rate, unit, center (C), precision
+  (C or C * C).
+* the layout of one stream's state, `dtype`: `core` (float32, see core/layout.py), `detect` (float64)
+  and `marks` (int64), in this order, each starting at a multiple of 8 bytes, the whole a multiple of 64:
+
+      detect  LOCAL_MEAN .. WINDOW_SUM | held C | last C | level C | per scorer: center C, z C | ring
+      marks   STEPS .. EXCESSES        | run C | heard C | bridged C | levelled C
+
+* `fresh`: the state of a stream that has seen nothing.
+
+A reset inside a stream (`rest` in loop.py) restores everything except steps, time and what the guard and the
+threshold's tail have learned. The names of offsets are in fields.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.core.detector_spec import DetectorSpec
+from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.layout import StateLayout
+from edge_rnn.core.model import Model
+from edge_rnn.detect import fields as at
+from edge_rnn.errors import ModelFileError
+
+_LAYOUT_VERSION = 1
+
+_INTEGERS = (
+    "channels", "outputs", "kind", "warmup", "scorers", "sums", "threshold", "window", "max_freeze", "needed",
+    "alarm_window", "clear_hold", "refractory", "silent_after", "gap", "gap_resets", "predicts",
+    "max_missing", "alarm_class", "core_size", "y_at", "detect_at", "detect_size", "marks_at",
+    "marks_size", "row_size", "ring_at",
+)  # fmt: skip
+_FLOATS = ("drift_rate", "clip", "mean_rate", "value", "initial", "risk", "level", "clear_ratio")
+PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+class Plan:
+    """The compiled form of `model.detector`; read-only, shared by all streams of the model.
+
+    Attributes:
+        spec, channels; layout: the core row's `StateLayout`.
+        record: one `PLAN` record (1,); vectors: float64 arena.
+        dtype: the record of one stream's state; fresh: such a record (1,), a stream that has seen nothing.
+        weights_digest, layout_digest, detector_digest: hex, what a snapshot must agree with.
+
+    Raises:
+        ModelFileError: the model has no detector section.
+    """
+
+    def __init__(self, model: Model) -> None:
+        spec = model.detector
+        if spec is None:
+            raise ModelFileError(
+                f"model {model.name}: no detector section, so there are no verdicts; "
+                "train or calibrate one, or use a Stepper"
+            )
+        c = model.input_size
+        self.spec: DetectorSpec = spec
+        self.channels = c
+        self.layout = StateLayout(model)
+        scorers = len(spec.scorers)
+        ring = spec.threshold.window if spec.threshold.kind == "dspot" else 0
+        ring_at = at.DETECT_HEAD + (at.SCORERS_AT + 2 * scorers) * c
+        detect, marks = ring_at + ring, at.MARKS_HEAD + at.CHANNEL_MARKS * c
+        detect_at = 4 * self.layout.core_size
+        marks_at = detect_at + 8 * detect
+        self.dtype: np.dtype[np.void] = np.dtype(
+            {
+                "names": ["core", "detect", "marks"],
+                "formats": [("<f4", self.layout.core_size), ("<f8", detect), ("<i8", marks)],
+                "offsets": [0, detect_at, marks_at],
+                "itemsize": _round_up(marks_at + 8 * marks, 64),
+            }
+        )
+        self.vectors = self._vectors(model, spec)
+        t, a, g = spec.threshold, spec.alarm, spec.guard
+        values: dict[str, float] = {
+            "channels": c, "outputs": model.output_size, "kind": at.KINDS.index(spec.kind),
+            "warmup": spec.warmup,
+            "scorers": scorers, "sums": spec.combine == "sum", "threshold": at.THRESHOLD_KINDS.index(t.kind),
+            "window": t.window, "max_freeze": t.max_freeze, "needed": a.needed, "alarm_window": a.window,
+            "clear_hold": a.clear_hold, "refractory": a.refractory, "silent_after": g.silent_after_ns,
+            "gap": g.gap_ns, "gap_resets": g.on_gap == "reset", "predicts": g.on_missing == "predict",
+            "max_missing": g.max_missing, "alarm_class": spec.alarm_class, "core_size": self.layout.core_size,
+            "y_at": 4 * self.layout.y_offset, "detect_at": detect_at, "detect_size": detect,
+            "marks_at": marks_at, "marks_size": marks, "row_size": self.dtype.itemsize, "ring_at": ring_at,
+            "drift_rate": spec.condition.drift_rate, "clip": spec.condition.clip, "mean_rate": t.rate,
+            "value": t.value, "initial": t.initial, "risk": t.risk, "level": t.level,
+            "clear_ratio": a.clear_ratio,
+        }  # fmt: skip
+        self.record: NDArray[np.void] = np.zeros(1, PLAN)
+        for name, value in values.items():
+            self.record[name] = value
+        self.fresh = self._fresh(model, spec)
+        self.weights_digest = weights_digest(model)
+        facts = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {self.dtype}"
+        self.layout_digest = hashlib.sha256(facts.encode()).hexdigest()
+        constants = msgspec.json.encode(spec, enc_hook=float) + self.vectors.astype("<f8").tobytes()
+        self.detector_digest = hashlib.sha256(constants).hexdigest()
+        for array in (self.record, self.vectors, self.fresh):
+            array.setflags(write=False)
+
+    @staticmethod
+    def _vectors(model: Model, spec: DetectorSpec) -> NDArray[np.float64]:
+        c = model.input_size
+        head = np.zeros((at.SCORERS, c))
+        head[at.MEAN] = 0.0 if model.scaler is None else model.scaler.mean
+        head[at.STD] = 1.0 if model.scaler is None else model.scaler.std
+        head[at.LOW] = [-np.inf if v is None else v for v in spec.guard.low or (None,) * c]
+        head[at.HIGH] = [np.inf if v is None else v for v in spec.guard.high or (None,) * c]
+        head[at.SCALE] = spec.residual_scale or 1.0
+        head[at.DRIFT] = spec.condition.drift or 0.0
+        head[at.STUCK_AFTER] = spec.guard.stuck_after or 0.0
+        parts = [head.ravel()]
+        for s in spec.scorers:
+            numbers = (at.SCORER_KINDS.index(s.kind), at.SOURCES.index(s.source), s.rate, s.unit)
+            parts.append(np.array([*numbers, *s.center, *s.precision], np.float64))
+        return np.concatenate(parts)
+
+    def _fresh(self, model: Model, spec: DetectorSpec) -> NDArray[np.void]:
+        fresh = np.zeros(1, self.dtype)
+        fresh["core"][0] = self.layout.rest(model)
+        detect, marks = fresh["detect"][0], fresh["marks"][0]
+        detect[at.LOCAL_MEAN] = spec.threshold.initial
+        detect[at.VALUE] = spec.threshold.value
+        detect[at.EXCESS_SUM] = spec.threshold.excess_sum
+        detect[at.EXCESS_SQUARES] = spec.threshold.excess_squares
+        for i, scorer in enumerate(spec.scorers):
+            start = at.DETECT_HEAD + (at.SCORERS_AT + 2 * i) * self.channels
+            detect[start : start + 2 * self.channels] = (*scorer.center, *scorer.center)
+        marks[at.WARM] = spec.warmup
+        marks[at.COUNT], marks[at.EXCESSES] = spec.threshold.count, spec.threshold.excess_count
+        return fresh
+
+
+@lru_cache(maxsize=32)
+def plan_of(model: Model) -> Plan:
+    """The plan of `model`, made once per model object."""
+    return Plan(model)
+
+
+def record_dtype(model: Model) -> np.dtype[np.void]:
+    """The record of one stream's whole state: `core` f4, `detect` f8, `marks` i8; see the module."""
+    return plan_of(model).dtype
