@@ -7,6 +7,7 @@
     ├── StoreError          exit 74   the daemon's database cannot be read or written
     ├── DataError           exit 65   recorded data (CSV, NDJSON, ...) that cannot be used
     ├── DecodeError         exit 65   one payload that is not a reading; never ends a daemon
+    ├── CredentialsError    exit 77   the broker refused user name or password at the first connect
     ├── ExportError         exit 78   a model that cannot be exported as asked
     └── MissingExtraError   exit 69   a command that needs an optional part that is not installed
 
@@ -58,6 +59,12 @@ class DecodeError(EdgeRnnError):
     """One payload that is not a reading: it is counted and set aside, nothing ends."""
 
     exit_code = 65
+
+
+class CredentialsError(EdgeRnnError):
+    """The broker refused user name or password before it ever accepted them."""
+
+    exit_code = 77
 
 
 class ExportError(EdgeRnnError):

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from edge_rnn.errors import DecodeError
 
-Unit = Literal["auto", "s", "ms", "us", "ns", "iso"]
+Unit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 _NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SMALLEST: dict[str, float] = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}
@@ -58,10 +58,10 @@ class TimeReader:
     def read(self, value: object) -> int:
         """Nanoseconds since 1970 for a number or ISO 8601 text; `DecodeError` for anything else."""
         if type(value) is str:
-            if self.unit not in ("auto", "iso"):
+            if self.unit not in ("auto", "iso8601"):
                 raise DecodeError(f"time: expected a number in {self.unit}, got text {value[:40]!r}")
             moment = iso_to_ns(value)
-            unit: Unit = "iso"
+            unit: Unit = "iso8601"
         elif type(value) is int or type(value) is float:
             unit = self._unit(value)
             moment = _scale(value, _NANOSECONDS[unit])
@@ -75,7 +75,7 @@ class TimeReader:
     def _unit(self, value: float) -> Unit:
         if not math.isfinite(value):
             raise DecodeError(f"time: expected a finite number, got {value}")
-        if self.unit == "iso":
+        if self.unit == "iso8601":
             raise DecodeError(f"time: expected ISO 8601 text, got {value!r:.40}")
         if self.unit != "auto":
             return self.unit

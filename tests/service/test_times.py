@@ -22,7 +22,7 @@ NS = 1_763_700_000_123_456_789
         (1_763_700_000_123, "ms", 1_763_700_000_123_000_000),
         (1_763_700_000_123_456, "us", 1_763_700_000_123_456_000),
         (NS, "ns", NS),
-        ("2025-11-21T04:40:00.123456789Z", "iso", NS),
+        ("2025-11-21T04:40:00.123456789Z", "iso8601", NS),
     ],
 )
 def test_the_unit_is_found_and_pinned(value: object, unit: str, ns: int) -> None:
@@ -92,7 +92,7 @@ def test_a_later_value_of_another_kind_is_an_error() -> None:
     for other in ("2026-01-31T12:00:00Z", 10**30):
         with pytest.raises(DecodeError):
             reader.read(other)
-    iso = TimeReader("iso")
+    iso = TimeReader("iso8601")
     with pytest.raises(DecodeError, match="expected ISO 8601"):
         iso.read(1_763_700_000)
 

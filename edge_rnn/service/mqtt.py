@@ -1,0 +1,534 @@
+"""The broker connection: paho-mqtt under a loop of our own. The only file that knows paho.
+
+`Connection.turn(timeout)` is one turn: connect if due, wait for the socket, read what is there, write what is
+left, keep alive; it returns the messages that came. Everything happens on the caller's thread, but for one
+thing: `reconnect()` (name lookup, TCP, TLS handshake) blocks for seconds, so it runs on a short-lived helper
+thread, and the client is not touched until it is done. So a dead broker never holds up ticks, commits, the
+watchdog or a shutdown.
+
+What goes wrong, and what happens (each row is a test):
+
+* an exception in a callback would end paho's own thread or leave its parser in the middle of a packet. Here
+  every callback is wrapped: caught, counted, logged once a kind. An exception out of paho itself drops the
+  connection and connects anew;
+* a broker that lost its sessions says "session present" = 0 and sends nothing: so every connect subscribes;
+* acknowledgements belong to the connection their message came over: after a reconnect the broker sends the
+  unacknowledged ones again, and old packet ids mean other messages. `Message.epoch` tells them apart;
+* a slow broker makes outgoing packets pile up: beyond `MAX_UNSENT` scores are dropped and counted;
+* what is read ahead is bounded: a turn takes at most `MAX_INBOX` messages, the rest waits in the socket and
+  then at the broker. Pings go on all the while.
+
+Pauses between attempts: `reconnect_min` to twice that, at random, for the first `PATIENT_S` seconds; then
+growing to `reconnect_max`. A connection that holds for less than `STABLE_S` does not count as one: two
+daemons with one client id would throw each other out every second for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge_rnn.errors import CredentialsError
+from edge_rnn.files.config_types import MqttConfig
+from edge_rnn.service import tls
+from edge_rnn.service.clock import Arrival, Clock
+from edge_rnn.service.logs import Log
+
+MAX_INBOX = 1000
+MAX_UNSENT = 2000
+MAX_IN_FLIGHT = 20
+PATIENT_S = 180.0
+STABLE_S = 10.0
+_CONNACK_S = 10.0
+_CONNECT_S = 5.0
+_BAD_CREDENTIALS = (134, 135)
+_TAKEN_OVER = 142
+_UNSUPPORTED_VERSION = 132
+
+
+class Message(NamedTuple):
+    """One message from the broker; `mid` and `epoch` are for `Connection.ack` (QoS 1 only)."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    arrival_ns: int
+    mid: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """What happened on the connection since the start."""
+
+    connects: int = 0
+    disconnects: int = 0
+    failed_attempts: int = 0
+    received: int = 0
+    received_bytes: int = 0
+    bad_topics: int = 0
+    published: int = 0
+    dropped: int = 0
+    refused: int = 0
+    callback_errors: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """For the health message."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def pause(down_s: float, shortest: float, longest: float, chance: float) -> float:
+    """Seconds until the next attempt, after `down_s` without a connection; `chance` is uniform in [0, 1)."""
+    if down_s < PATIENT_S:
+        return min(longest, shortest * (1 + chance))
+    ceiling = min(longest, 2 * shortest * 2 ** min(30.0, (down_s - PATIENT_S) / 60))
+    return ceiling * (1 + chance) / 2
+
+
+class _Attempt:
+    """One run of `reconnect()` on its helper thread; `done` is set last."""
+
+    __slots__ = ("abandoned", "done", "error")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.abandoned = False
+        self.error: Exception | None = None
+
+
+def new_client(config: MqttConfig) -> paho.Client:
+    """A paho client for `[mqtt]`, with its session kept by the broker and acknowledgements left to us."""
+    five = config.protocol == "5"
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=config.client_id,
+        clean_session=None if five else False,
+        protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+        reconnect_on_failure=False,
+        manual_ack=True,
+    )
+    client.connect_timeout = _CONNECT_S
+    client.max_inflight_messages_set(MAX_IN_FLIGHT)
+    if config.username is not None:
+        client.username_pw_set(config.username, None if config.password is None else config.password.reveal())
+    if config.tls is not None:
+        client.tls_set_context(tls.context(config.tls))
+    if five:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = min(2**32 - 1, config.session_expiry_ns // 10**9)
+        properties.ReceiveMaximum = config.receive_maximum
+        # The broker then drops a larger packet instead of sending it; the topic and headers need some room.
+        properties.MaximumPacketSize = config.max_payload + 70_000
+        client.connect_async(
+            config.host, config.port, config.keepalive_s, clean_start=False, properties=properties
+        )
+    else:
+        client.connect_async(config.host, config.port, config.keepalive_s)
+    return client
+
+
+def _on_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="mqtt-connect", daemon=True).start()
+
+
+class Connection:
+    """One connection to one broker, from its first attempt until `close`.
+
+    Args:
+        config: `[mqtt]`.
+        filters: subscriptions; the value says whether retained messages are wanted.
+        will: (topic, payload), published retained by the broker when this client vanishes.
+        arrival: gives each message its time of arrival.
+
+    Raises:
+        ConfigError: a certificate or key file cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        filters: Mapping[str, bool],
+        will: tuple[str, bytes],
+        log: Log,
+        *,
+        arrival: Arrival,
+        clock: Clock | None = None,
+        make_client: Callable[[MqttConfig], Any] = new_client,
+        spawn: Callable[[Callable[[], None]], None] = _on_thread,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.counters = LinkCounters()
+        self.epoch = 0
+        self.connected = False
+        self.subscribed = False
+        self.session_present = False
+        self._config = config
+        self._filters = dict(filters)
+        self._log = log
+        self._clock = clock or Clock()
+        self._arrival = arrival
+        self._spawn = spawn
+        self._chance = chance
+        self._where = f"{config.host}:{config.port}"
+        self._inbox: list[Message] = []
+        self._delivered: list[int] = []
+        self._sure: dict[int, int] = {}
+        self._in_flight_limit = MAX_IN_FLIGHT
+        self._unsent = 0
+        self._events = 0
+        self._fatal: CredentialsError | None = None
+        self._attempt: _Attempt | None = None
+        self._next_attempt = self._clock.monotonic()
+        self._down_since = self._next_attempt
+        self._opened = self._up_since = 0.0
+        self._open = False
+        self._client = make_client(config)
+        self._client.will_set(will[0], will[1], qos=1, retain=True)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.settimeout(0)
+        self._wake_write.settimeout(0)
+        for name in (
+            "on_connect", "on_disconnect", "on_message", "on_publish", "on_subscribe", "on_socket_open"
+        ):  # fmt: skip
+            setattr(self._client, name, self._guarded(name, getattr(self, f"_{name}")))
+
+    # ---- for the daemon
+
+    def turn(self, timeout: float) -> list[Message]:
+        """Up to `timeout` seconds of waiting, then all that is there, in order; never more than MAX_INBOX.
+
+        Raises:
+            CredentialsError: the broker refused user name or password before it ever accepted them.
+        """
+        self._advance()
+        stream = self._stream()
+        wait = max(0.0, timeout if self._open or self._attempt else min(timeout, self._until_attempt()))
+        if stream is None:
+            self._select([], [], wait)
+        else:
+            pending = isinstance(stream, ssl.SSLSocket) and stream.pending() > 0
+            writing = [stream] if self._client.want_write() else []
+            readable, writable = self._select([stream], writing, 0.0 if pending else wait)
+            if readable or pending:
+                self._use("read", self._read)
+            if self._open and (writable or (readable and self._client.want_write())):
+                self._use("write", self._client.loop_write)
+            if self._open:
+                self._use("keepalive", self._client.loop_misc)
+            if self._open and not self.connected and self._clock.monotonic() - self._opened > _CONNACK_S:
+                self._lost("no answer to CONNECT; is this an MQTT broker?")
+        if self._fatal is not None:
+            raise self._fatal
+        inbox, self._inbox = self._inbox, []
+        return inbox
+
+    def wake(self) -> None:
+        """End the wait of a running `turn`; may be called from any thread or signal handler."""
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    def wake_fd(self) -> int:
+        """For `signal.set_wakeup_fd`."""
+        return self._wake_write.fileno()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Send once (QoS 0); False, and counted, if there is no connection or too much is waiting for it."""
+        if not self.connected or self._unsent >= MAX_UNSENT:
+            self.counters.dropped += 1
+            return False
+        self._unsent += 1
+        rc = self._use("publish", lambda: self._client.publish(topic, payload, 0, retain).rc)
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.counters.dropped += 1
+            return False
+        self.counters.published += 1
+        return True
+
+    def window(self) -> int:
+        """How many more `publish_sure` may be in flight now."""
+        return max(0, self._in_flight_limit - len(self._sure)) if self.connected else 0
+
+    def publish_sure(self, key: int, topic: str, payload: bytes) -> None:
+        """Send until acknowledged (QoS 1); `key` is in `take_delivered` then. Only while `window()` > 0."""
+
+        def send() -> int:
+            info = self._client.publish(topic, payload, 1)
+            self._sure[info.mid] = key
+            return int(info.rc)
+
+        self._use("publish", send)
+        self.counters.published += 1
+
+    def take_delivered(self) -> list[int]:
+        """Keys of `publish_sure` that the broker has acknowledged since the last call."""
+        delivered, self._delivered = self._delivered, []
+        return delivered
+
+    def ack(self, messages: list[Message]) -> None:
+        """Acknowledge messages, in their order; those of an earlier connection are skipped."""
+        for message in messages:
+            if message.qos and message.epoch == self.epoch and self.connected:
+                self._use("ack", partial(self._client.ack, message.mid, 1))
+
+    def set_filters(self, filters: Mapping[str, bool]) -> None:
+        """Other subscriptions from now on: the new ones first, then the old ones go."""
+        gone = [name for name in self._filters if name not in filters]
+        self._filters = dict(filters)
+        if self.connected:
+            self._use("subscribe", self._subscribe)
+            if gone:
+                self._use("unsubscribe", lambda: self._client.unsubscribe(gone)[0])
+
+    def close(self, last: list[tuple[str, bytes]], timeout: float = 1.0) -> None:
+        """Publish `last` retained, say goodbye and close; gives up after `timeout` seconds."""
+        if self._attempt is not None:
+            self._attempt.abandoned = True
+        if self.connected:
+            for topic, payload in last:
+                self._unsent = 0
+                self.publish(topic, payload, retain=True)
+            self._use("disconnect", self._client.disconnect)
+            deadline = self._clock.monotonic() + timeout
+            while (stream := self._stream()) is not None and self._client.want_write():
+                left = deadline - self._clock.monotonic()
+                if left <= 0 or not self._select([], [stream], left)[1]:
+                    break
+                self._use("write", self._client.loop_write)
+        self._open = self.connected = False
+        self._close_socket()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    # ---- connecting
+
+    def _until_attempt(self) -> float:
+        return max(0.0, self._next_attempt - self._clock.monotonic())
+
+    def _stream(self) -> Any:
+        """The open socket, or None; while the helper thread works the client is not ours to ask."""
+        return None if self._attempt is not None else self._client.socket()
+
+    def _advance(self) -> None:
+        """Start an attempt that is due, or take over one that is done."""
+        if self._attempt is None and not self._open and self._clock.monotonic() >= self._next_attempt:
+            self._attempt = attempt = _Attempt()
+            self._spawn(lambda: self._connect(attempt))
+        if self._attempt is not None and self._attempt.done:
+            error = self._attempt.error
+            self._attempt = None
+            if error is None:
+                self._open = True
+                self._opened = self._clock.monotonic()
+            else:
+                self._failed(_explain(error))
+
+    def _connect(self, attempt: _Attempt) -> None:
+        try:
+            self._client.reconnect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must reach the loop, not end a thread
+            attempt.error = error
+        attempt.done = True
+        if attempt.abandoned:
+            self._close_socket()
+        self.wake()
+
+    def _failed(self, why: str) -> None:
+        now = self._clock.monotonic()
+        self.counters.failed_attempts += 1
+        shortest, longest = self._config.reconnect_min_ns / 1e9, self._config.reconnect_max_ns / 1e9
+        wait = pause(now - self._down_since, shortest, longest, self._chance())
+        self._next_attempt = now + wait
+        self._log.limited(
+            "warning", "mqtt", why, f"broker {self._where}: {why}; trying again in {wait:.1f} s"
+        )
+
+    def _lost(self, why: str) -> None:
+        """The connection is gone, for whatever reason; called more than once for one loss."""
+        if not self._open:
+            return
+        now = self._clock.monotonic()
+        self._open = self.subscribed = False
+        if self.connected:
+            self.connected = False
+            self.counters.disconnects += 1
+            if now - self._up_since >= STABLE_S:
+                self._down_since = now
+        self._unsent = 0
+        self._close_socket()
+        self._failed(why)
+
+    def _close_socket(self) -> None:
+        stream = self._client.socket()
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _select(self, reading: list[Any], writing: list[Any], wait: float) -> tuple[bool, bool]:
+        try:
+            readable, writable, _ = select.select([self._wake_read, *reading], writing, [], wait)
+        except (OSError, ValueError):
+            # The socket was closed under us (file number -1): reading it tells paho.
+            return bool(reading), False
+        if self._wake_read in readable:
+            with contextlib.suppress(OSError):
+                self._wake_read.recv(4096)
+        return any(s in readable for s in reading), bool(writable)
+
+    def _use(self, what: str, work: Callable[[], Any]) -> int:
+        """Run a call into paho; a result or an exception that means "lost" ends this connection, not us."""
+        try:
+            rc = int(work())
+        except Exception as error:  # noqa: BLE001 - a parser's bug must not end the loop
+            self.counters.callback_errors += 1
+            self._log.limited("error", "mqtt", f"{what} {type(error).__name__}", f"{what}: {error!r}")
+            self._lost(f"the connection was dropped after an error ({type(error).__name__})")
+            return int(MQTTErrorCode.MQTT_ERR_UNKNOWN)
+        if self._client.socket() is None:
+            self._lost("connection lost" if self.connected else self._early())
+        return rc
+
+    def _early(self) -> str:
+        hint = '; does it speak MQTT 5? If not, set mqtt.protocol = "3.1.1"'
+        return f"connection closed before it was accepted{hint if self._config.protocol == '5' else ''}"
+
+    def _read(self) -> int:
+        while len(self._inbox) < MAX_INBOX:
+            before = self._events
+            rc = self._client.loop_read()
+            if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or before == self._events:
+                return int(rc)
+        return 0
+
+    # ---- paho's callbacks
+
+    def _guarded(self, name: str, work: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            self._events += 1
+            try:
+                work(*arguments[2:])
+            except Exception as error:  # noqa: BLE001 - see the module docstring
+                self.counters.callback_errors += 1
+                self._log.limited("error", "mqtt", f"{name} {type(error).__name__}", f"{name}: {error!r}")
+
+        return call
+
+    def _on_socket_open(self, stream: socket.socket) -> None:
+        # Nagle's algorithm would hold a small packet back until the last one is acknowledged: up to 40 ms.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_connect(self, flags: Any, reason: ReasonCode, properties: Properties | None) -> None:
+        if reason.is_failure:
+            self._refused(reason)
+            return
+        self.epoch += 1
+        self.connected = True
+        self.session_present = bool(flags.session_present)
+        self._up_since = self._clock.monotonic()
+        self.counters.connects += 1
+        self._in_flight_limit = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        self._log.info(
+            "mqtt", f"connected to {self._where}", protocol=self._config.protocol,
+            client_id=self._config.client_id, session_present=self.session_present,
+        )  # fmt: skip
+        self._subscribe()
+
+    def _refused(self, reason: ReasonCode) -> None:
+        if reason.value in _BAD_CREDENTIALS and self.counters.connects == 0:
+            self._fatal = CredentialsError(
+                f"broker {self._where} refused the credentials ({reason}): expected a user and password it "
+                f"knows, got username {self._config.username!r}; set mqtt.username and mqtt.password_file"
+            )
+            self._lost("credentials refused")
+        elif reason.value == _UNSUPPORTED_VERSION:
+            self._lost('broker does not speak this MQTT version; set mqtt.protocol = "3.1.1"')
+        else:
+            self._lost(f"connection refused: {reason}")
+
+    def _subscribe(self) -> int:
+        qos = self._config.qos
+        if self._config.protocol == "5":
+            # Not our own outputs (noLocal), and stored messages only where a stream wants them, once.
+            wanted: list[Any] = [
+                (name, SubscribeOptions(qos, noLocal=True, retainHandling=1 if retained else 2))
+                for name, retained in self._filters.items()
+            ]
+        else:
+            wanted = [(name, qos) for name in self._filters]
+        return int(self._client.subscribe(wanted)[0]) if wanted else 0
+
+    def _on_subscribe(self, _mid: int, reasons: list[ReasonCode], _properties: object) -> None:
+        self.subscribed = True
+        for name, reason in zip(self._filters, reasons, strict=False):
+            if reason.is_failure:
+                self.counters.refused += 1
+                text = f"broker {self._where} refuses to subscribe {name!r}: {reason}; check its access rules"
+                self._log.limited("error", "mqtt", f"subscribe {name}", text)
+
+    def _on_disconnect(self, _flags: Any, reason: ReasonCode, _properties: object) -> None:
+        if reason.value == _TAKEN_OVER:
+            self._lost(
+                f"another client with the id {self._config.client_id!r} has connected; "
+                "give each daemon its own mqtt.client_id"
+            )
+        elif not self.connected:
+            self._lost(self._early())
+        else:
+            self._lost(f"connection lost ({reason})")
+
+    def _on_message(self, message: paho.MQTTMessage) -> None:
+        self.counters.received += 1
+        self.counters.received_bytes += len(message.payload)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            # Acknowledged, or the broker would wait for it for ever; a route cannot match it.
+            self.counters.bad_topics += 1
+            topic = ""
+        self._inbox.append(
+            Message(
+                topic, bytes(message.payload), message.qos, message.retain, self._arrival.next_ns(),
+                message.mid, self.epoch,
+            )
+        )  # fmt: skip
+
+    def _on_publish(self, mid: int, reason: ReasonCode, _properties: object) -> None:
+        key = self._sure.pop(mid, None)
+        if key is None:
+            self._unsent = max(0, self._unsent - 1)
+            return
+        if reason.is_failure:
+            # A refusal is final (access rules, quota): sending it again would get the same answer.
+            self.counters.refused += 1
+            text = f"broker {self._where} refuses an event: {reason}; check its access rules"
+            self._log.limited("error", "mqtt", f"publish {reason}", text)
+        self._delivered.append(key)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); set mqtt.tls.ca to its authority"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error}); is mqtt.port the broker's TLS port?"
+    if isinstance(error, socket.gaierror):
+        return f"unknown host ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "no answer (timeout)"
+    if isinstance(error, OSError):
+        return f"cannot connect ({error.strerror or error})"
+    return f"cannot connect ({error!r})"
