@@ -1,4 +1,4 @@
-"""Payload bytes to readings: JSON, a plain number, or a line of CSV.
+"""Payload bytes to values of channels: JSON, a plain number, or a line of CSV.
 
 A `Decoder` belongs to one route (one topic template of one stream group) and holds where each channel and the
 time are found. `decode` is pure but for the pinned time unit (see `times.py`). Its rules:
@@ -27,7 +27,7 @@ import msgspec
 
 from edge_rnn.errors import ConfigError, DecodeError
 from edge_rnn.service.times import TimeReader, Unit
-from edge_rnn.stream.types import Reading
+from edge_rnn.stream.types import Message
 
 Format = Literal["json", "number", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -98,12 +98,12 @@ def escape(data: bytes, limit: int = _SHOWN_BYTES) -> str:
     return shown if len(data) <= limit else f"{shown}... ({len(data)} bytes)"
 
 
-# What a decoder found: (channel, value) pairs and the time, if the route has one.
-Extract = tuple[list[tuple[int, float]], int | None]
+# What a decoder found: one value or None per field, and the time, if the route has one.
+Extract = tuple[list[float | None], int | None]
 
 
 class Decoder(ABC):
-    """Readings from the payloads of one route.
+    """Values from the payloads of one route.
 
     Args:
         fields: where each channel is; at least one.
@@ -120,19 +120,29 @@ class Decoder(ABC):
         if not fields:
             raise ConfigError("decoder: expected at least one field, got none")
         self.fields = fields
+        self.channels = tuple(field.channel for field in fields)
         self.max_bytes = max_bytes
         self.time = None if time is None else TimeReader(time.unit)
 
-    def decode(self, topic: str, payload: bytes, stream: str, arrival_ns: int) -> list[Reading]:
-        """All readings of one payload, in the order of the fields; `DecodeError` if it is not acceptable."""
+    def decode(self, topic: str, payload: bytes, stream: str, arrival_ns: int) -> list[Message]:
+        """What one payload says, as messages for the engine: none if all its channels are missing.
+
+        Raises:
+            DecodeError: the payload is not acceptable; one line: topic, reason, first bytes escaped.
+        """
         try:
             if len(payload) > self.max_bytes:
                 raise DecodeError(f"expected at most {self.max_bytes} bytes, got {len(payload)}")
-            values, moment = self._extract(payload)
+            found, moment = self._extract(payload)
         except DecodeError as error:
             raise DecodeError(f"topic {topic!a:.200}: {error}; payload {escape(payload)}") from None
         time_ns = arrival_ns if moment is None else moment
-        return [Reading(stream, channel, time_ns, value) for channel, value in values]
+        values = [value for value in found if value is not None]
+        if len(values) == len(found):
+            return [Message(stream, self.channels, time_ns, values)]
+        pairs = zip(self.channels, found, strict=True)
+        channels = tuple(channel for channel, value in pairs if value is not None)
+        return [Message(stream, channels, time_ns, values)] if channels else []
 
     @abstractmethod
     def _extract(self, payload: bytes) -> Extract: ...
@@ -155,11 +165,17 @@ class NumberDecoder(Decoder):
             )
 
     def _extract(self, payload: bytes) -> Extract:
-        return [(self.fields[0].channel, parse_number(payload))], None
+        return [parse_number(payload)], None
 
 
 class CsvDecoder(Decoder):
     """The payload is one line of cells; the separator is `;` or tab where the line has one, else a comma."""
+
+    def __init__(
+        self, fields: tuple[Field, ...], time: TimeField | None = None, max_bytes: int = MAX_BYTES
+    ) -> None:
+        super().__init__(fields, time, max_bytes)
+        self.time_column = None if time is None else time.column
 
     def _extract(self, payload: bytes) -> Extract:
         line = payload.strip(_BLANK)
@@ -167,15 +183,16 @@ class CsvDecoder(Decoder):
             raise DecodeError("expected one line, got several")
         separator = next((s for s in (b";", b"\t") if s in line), b",")
         cells = [cell.strip(_BLANK) for cell in line.split(separator)]
-        values = []
-        for field in self.fields:
-            text = self._cell(cells, field.column)
-            if text:
-                try:
-                    values.append((field.channel, parse_number(text)))
-                except DecodeError as error:
-                    raise DecodeError(f"column {field.column}: {error}") from None
-        return values, self._moment(cells)
+        return [self._value(cells, field.column) for field in self.fields], self._moment(cells)
+
+    def _value(self, cells: list[bytes], column: int) -> float | None:
+        text = self._cell(cells, column)
+        if not text:
+            return None
+        try:
+            return parse_number(text)
+        except DecodeError as error:
+            raise DecodeError(f"column {column}: {error}") from None
 
     def _moment(self, cells: list[bytes]) -> int | None:
         if self.time is None or self.time_column is None:
@@ -184,12 +201,6 @@ class CsvDecoder(Decoder):
         if len(text) <= _MAX_NUMBER and _NUMBER.fullmatch(text):
             return self.time.read(int(text) if text.isdigit() else float(text))
         return self.time.read(text.decode("ascii", "backslashreplace"))
-
-    def __init__(
-        self, fields: tuple[Field, ...], time: TimeField | None = None, max_bytes: int = MAX_BYTES
-    ) -> None:
-        super().__init__(fields, time, max_bytes)
-        self.time_column = None if time is None else time.column
 
     @staticmethod
     def _cell(cells: list[bytes], column: int) -> bytes:
@@ -208,22 +219,20 @@ class JsonDecoder(Decoder):
         self, fields: tuple[Field, ...], time: TimeField | None = None, max_bytes: int = MAX_BYTES
     ) -> None:
         super().__init__(fields, time, max_bytes)
-        self._paths = [(field.channel, parse_path(field.path), field.path or "$") for field in fields]
+        self._paths = [(parse_path(field.path), field.path or "$") for field in fields]
         self._time_path = () if time is None else parse_path(time.path)
         self._time_name = "" if time is None else time.path
 
     def _extract(self, payload: bytes) -> Extract:
         document = _parse_json(payload)
-        values: list[tuple[int, float]] = []
+        values: list[float | None] = []
         absent = 0
-        for channel, path, name in self._paths:
+        for path, name in self._paths:
             found = _find(document, path)
-            if found is _ABSENT:
-                absent += 1
-            elif found is not None:
-                values.append((channel, _number(found, name)))
+            absent += found is _ABSENT
+            values.append(None if found is None or found is _ABSENT else _number(found, name))
         if absent == len(self._paths):
-            names = ", ".join(name for _, _, name in self._paths[:8])
+            names = ", ".join(name for _, name in self._paths[:8])
             raise DecodeError(f"expected at least one of the fields {names}, got {_keys(document)}")
         if self.time is None:
             return values, None

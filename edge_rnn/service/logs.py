@@ -117,7 +117,7 @@ class Log:
 
 
 def _plain(value: object) -> str | int | float | bool | None:
-    """A value as JSON knows it; everything else, secrets among them, as its own text, cut to a sane length."""
+    """A value as JSON knows it; all else, secrets among them, as its own text, cut to a sane length."""
     if value is None or isinstance(value, int | float):
         return value
     text = str(value)

@@ -13,7 +13,7 @@ What goes wrong, and what happens (each row is a test):
   connection and connects anew;
 * a broker that lost its sessions says "session present" = 0 and sends nothing: so every connect subscribes;
 * acknowledgements belong to the connection their message came over: after a reconnect the broker sends the
-  unacknowledged ones again, and old packet ids mean other messages. `Message.epoch` tells them apart;
+  unacknowledged ones again, and old packet ids mean other messages. `Delivery.epoch` tells them apart;
 * a slow broker makes outgoing packets pile up: beyond `MAX_UNSENT` scores are dropped and counted;
 * what is read ahead is bounded: a turn takes at most `MAX_INBOX` messages, the rest waits in the socket and
   then at the broker. Pings go on all the while.
@@ -61,7 +61,7 @@ _TAKEN_OVER = 142
 _UNSUPPORTED_VERSION = 132
 
 
-class Message(NamedTuple):
+class Delivery(NamedTuple):
     """One message from the broker; `mid` and `epoch` are for `Connection.ack` (QoS 1 only)."""
 
     topic: str
@@ -186,7 +186,7 @@ class Connection:
         self._spawn = spawn
         self._chance = chance
         self._where = f"{config.host}:{config.port}"
-        self._inbox: list[Message] = []
+        self._inbox: list[Delivery] = []
         self._delivered: list[int] = []
         self._sure: dict[int, int] = {}
         self._in_flight_limit = MAX_IN_FLIGHT
@@ -210,7 +210,7 @@ class Connection:
 
     # ---- for the daemon
 
-    def turn(self, timeout: float) -> list[Message]:
+    def turn(self, timeout: float) -> list[Delivery]:
         """Up to `timeout` seconds of waiting, then all that is there, in order; never more than MAX_INBOX.
 
         Raises:
@@ -280,7 +280,7 @@ class Connection:
         delivered, self._delivered = self._delivered, []
         return delivered
 
-    def ack(self, messages: list[Message]) -> None:
+    def ack(self, messages: list[Delivery]) -> None:
         """Acknowledge messages, in their order; those of an earlier connection are skipped."""
         for message in messages:
             if message.qos and message.epoch == self.epoch and self.connected:
@@ -501,7 +501,7 @@ class Connection:
             self.counters.bad_topics += 1
             topic = ""
         self._inbox.append(
-            Message(
+            Delivery(
                 topic, bytes(message.payload), message.qos, message.retain, self._arrival.next_ns(),
                 message.mid, self.epoch,
             )

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from edge_rnn.errors import ConfigError, DecodeError
 from edge_rnn.service.codec import Decoder, Field, TimeField, decoder, escape, parse_path
+from edge_rnn.stream.types import Message
 
 ARRIVAL = 1_700_000_000_000_000_000
 
 
 def values(made: Decoder, payload: bytes) -> dict[int, float]:
-    return {r.channel: r.value for r in made.decode("plant/a", payload, "press/a", ARRIVAL)}
+    messages = made.decode("plant/a", payload, "press/a", ARRIVAL)
+    assert len(messages) <= 1
+    return {c: v for m in messages for c, v in zip(m.channels, m.values, strict=True)}
 
 
 def refused(made: Decoder, payload: bytes) -> str:
@@ -37,9 +40,11 @@ NUMBER = decoder("number", (Field(1),))
 CSV = decoder("csv", (Field(0, column=1), Field(1, column=3)))
 
 
-def test_json_fields_become_readings_of_their_channels() -> None:
-    readings = JSON.decode("plant/a", b'{"rms": 1.5, "axes": [{}, {"temp": 20}]}', "press/a", ARRIVAL)
-    assert [tuple(r) for r in readings] == [("press/a", 0, ARRIVAL, 1.5), ("press/a", 2, ARRIVAL, 20.0)]
+def test_json_fields_become_values_of_their_channels() -> None:
+    payload = b'{"rms": 1.5, "axes": [{}, {"temp": 20}]}'
+    first = JSON.decode("plant/a", payload, "press/a", ARRIVAL)
+    assert first == [Message("press/a", (0, 2), ARRIVAL, [1.5, 20.0])]
+    assert JSON.decode("plant/a", payload, "press/a", ARRIVAL + 1)[0].channels is first[0].channels
 
 
 @pytest.mark.parametrize(
@@ -325,16 +330,18 @@ def test_fuzz_mutants_give_readings_or_a_decode_error(format_: str) -> None:
         payload = mutate(seeds[number % len(seeds)], source)
         start = time.thread_time()
         try:
-            readings = made.decode("plant/a", payload, "press/a", ARRIVAL)
+            messages = made.decode("plant/a", payload, "press/a", ARRIVAL)
         except DecodeError as refusal:
             rejected += 1
             _check_text(refusal)
         else:
             accepted += 1
-            for reading in readings:
-                assert type(reading.value) is float
-                assert type(reading.time_ns) is int
-                assert 0 <= reading.time_ns < 2**63
+            for message in messages:
+                assert message.values
+                assert {type(value) for value in message.values} == {float}
+                assert len(message.channels) == len(message.values)
+                assert type(message.time_ns) is int
+                assert 0 <= message.time_ns < 2**63
         slowest = max(slowest, time.thread_time() - start)
     assert accepted > 250, "the fuzz no longer reaches what lies behind the parser"
     assert rejected > 500

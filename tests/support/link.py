@@ -10,7 +10,7 @@ import pytest
 from edge_rnn.files.config_types import MqttConfig
 from edge_rnn.service.clock import Arrival, Clock
 from edge_rnn.service.logs import Log
-from edge_rnn.service.mqtt import Connection, Message
+from edge_rnn.service.mqtt import Connection, Delivery
 
 WILL = ("out/status", b"offline")
 BOTH = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -27,9 +27,9 @@ def make(
     )  # fmt: skip
 
 
-def run(link: Connection, until, seconds: float = 30.0, ack: bool = True) -> list[Message]:
+def run(link: Connection, until, seconds: float = 30.0, ack: bool = True) -> list[Delivery]:
     """Turn the loop until `until(messages)`."""
-    got: list[Message] = []
+    got: list[Delivery] = []
     deadline = time.monotonic() + seconds
     while not until(got):
         assert time.monotonic() < deadline, f"gave up after {len(got)} messages, {link.counters}"
