@@ -1,0 +1,122 @@
+"""The model card: what a model was trained on and what can be expected of it, in plain words.
+
+A card is plain JSON: it is stored in the model file (`provenance["training"]`) and printed. Simple rules
+stand beside the network in the same units, because a recurrent network that forecasts no better than
+"the same as last time" is not worth its cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_rnn.training.data import TrainingData, seconds
+from edge_rnn.training.trainer import Rows
+
+Card = dict[str, Any]
+NOTICEABLE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """Mean squared errors of forecasts of the next reading on held-back rows, in model space."""
+
+    network: float
+    persistence: float
+    mean: float
+
+    @property
+    def gain(self) -> float:
+        """How much smaller the network's error is than the best simple rule's: 0.2 = 20 %; may be < 0."""
+        best = min(self.persistence, self.mean)
+        return 1.0 - self.network / best if best > 0 else 0.0
+
+    def sentence(self) -> str:
+        """The comparison in one plain sentence."""
+        rule = "repeating the last reading" if self.persistence <= self.mean else "always saying the mean"
+        percent = f"{abs(self.gain):.0%}".replace("%", " %")
+        if self.gain >= NOTICEABLE:
+            return f"The network forecasts {percent} better (squared error) than {rule}."
+        if self.gain > -NOTICEABLE:
+            return f"The network forecasts no better than {rule}: a detector without it may serve as well."
+        return (
+            f"The network forecasts {percent} WORSE than {rule}: train on more rows, or use the detector "
+            "without a network."
+        )
+
+
+def skill(network: list[np.ndarray[Any, Any]], before: list[Rows], held: list[Rows]) -> Skill:
+    """Compare forecasts (per stretch (T, C), of the held-back rows) with the two simple rules."""
+    mean = np.concatenate([rows.x for rows in before]).mean(0, dtype=np.float64)
+    sums = np.zeros(3)
+    count = 0
+    for forecast, lead, rows in zip(network, before, held, strict=True):
+        previous = np.concatenate([lead.x[-1:], rows.x[:-1]])
+        for i, said in enumerate((forecast, previous, mean)):
+            error = np.where(rows.known, rows.x - said, 0.0)
+            sums[i] += float(np.square(error, dtype=np.float64).sum())
+        count += int(rows.known.sum())
+    sums /= max(count, 1)
+    return Skill(*(float(s) for s in sums))
+
+
+def data_section(data: TrainingData, trained: int) -> Card:
+    """What there was: rows, times, period, channels."""
+    first = min(int(s.times_ns[0]) for s in data.stretches)
+    last = max(int(s.times_ns[-1]) for s in data.stretches)
+    return {
+        "rows": data.rows,
+        "rows_trained_on": trained,
+        "rows_held_back": data.rows - trained,
+        "stretches": len(data.stretches),
+        "first": _iso(first),
+        "last": _iso(last),
+        "period_ns": data.period_ns,
+        "channels": list(data.channels),
+        "rows_labelled_anomalous": data.labelled,
+        "notes": list(data.notes),
+    }
+
+
+def _iso(time_ns: int) -> str:
+    return str(np.datetime64(time_ns, "ns").astype("datetime64[s]")) + "Z"
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The card for people, a few lines of at most about 100 letters."""
+    data, net, loss = card["data"], card["network"], card["forecast"]
+    lines: list[str] = []
+
+    def say(label: str, *parts: str) -> None:
+        lines.append(f"{label:<9} " + "; ".join(parts))
+
+    size = f"{net['cell']} {net['hidden']} x {net['layers']}"
+    say("model", f"{card['name']}: {size}", f"{net['parameters']} parameters", f"{net['macs']} MACs a step")
+    say("channels", ", ".join(data["channels"]))
+    say(
+        "data",
+        f"{data['rows']} rows, one every {seconds(data['period_ns'])}",
+        f"{data['first']} to {data['last']}",
+    )
+    say("rows", f"{data['rows_trained_on']} trained on", f"{data['rows_held_back']} held back")
+    say("training", f"{net['epochs']} epochs, best at {net['best_epoch']}, {net['seconds']:.1f} s")
+    say(
+        "forecast",
+        f"squared error {loss['training']:.4g} on training rows",
+        f"held back {loss['network']:.4g}, last reading {loss['persistence']:.4g}, mean {loss['mean']:.4g}",
+    )
+    say("", loss["sentence"])
+    say("spread", ", ".join(f"{name} ±{value:.3g}" for name, value in card["residual_spread"].items()))
+    for key, label in (("detector", "detector"), ("baseline", "no RNN")):
+        part = card[key]
+        say(
+            label,
+            f"threshold {part['threshold']:.4g} ({part['rule']})",
+            f"{part['alarms']} alarm(s), {part['rows_in_alarm']} of {part['rows']} held-back rows in alarm",
+        )
+    for note in data["notes"]:
+        say("note", note)
+    return "\n".join(lines)

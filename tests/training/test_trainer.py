@@ -1,0 +1,130 @@
+"""The trainer learns, stops in time, repeats itself exactly and leaves PyTorch as it found it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_rnn.core.detector_spec import ConditionSpec
+from edge_rnn.core.model import Scaler
+from edge_rnn.errors import ConfigError, DataError
+from tests.support import need
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    need.torch()
+    from edge_rnn.training import trainer
+
+    return trainer
+
+
+def waves(trainer, rows=400, channels=2, seed=0, noise=0.05):
+    """Sines that a mean or the last value forecast badly."""
+    t = np.arange(rows)[:, None]
+    x = np.sin(2 * np.pi * t / np.array([11, 17])[:channels] + np.arange(channels))
+    x = (1.4 * x + noise * np.random.default_rng(seed).standard_normal(x.shape)).astype(np.float32)
+    return trainer.Rows(x, np.ones(x.shape, bool))
+
+
+def halves(trainer, rows, at):
+    return trainer.Rows(rows.x[:at], rows.known[:at]), trainer.Rows(rows.x[at:], rows.known[at:])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_it_learns_what_simple_rules_cannot(trainer, cell):
+    rows = waves(trainer, 700)
+    train, held = halves(trainer, rows, 500)
+    network, history = trainer.train_forecaster([train], [held], trainer.Recipe(cell=cell, epochs=40))
+    said = trainer.forecasts(network, rows.x)
+    error = np.square(rows.x[501:] - said[500:-1]).mean()
+    persistence = np.square(np.diff(rows.x[500:], axis=0)).mean()
+    assert error < 0.25 * persistence
+    assert history.best == pytest.approx(min(history.held_back))
+    assert 1 <= history.best_epoch <= 40
+
+
+def test_noise_alone_stops_early(trainer):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 4)).astype(np.float32)
+    rows = trainer.Rows(x, np.ones(x.shape, bool))
+    train, held = halves(trainer, rows, 300)
+    network, history = trainer.train_forecaster([train], [held], trainer.Recipe(patience=15))
+    assert len(history.train) < 100
+    said = trainer.forecasts(network, x)
+    # Nothing can be learned here; what was learned by heart has been thrown away again.
+    assert np.square(x[301:] - said[300:-1]).mean() < 1.15 * np.square(x[301:]).mean()
+
+
+def test_same_seed_same_weights_and_torch_untouched(trainer):
+    torch = need.torch()
+    train, held = halves(trainer, waves(trainer, 200), 150)
+    before = torch.random.get_rng_state(), torch.get_num_threads()
+
+    def weights(seed):
+        recipe = trainer.Recipe(hidden=6, epochs=4, seed=seed)
+        network, _ = trainer.train_forecaster([train], [held], recipe)
+        return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+    first, again, other = weights(3), weights(3), weights(4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert before[1] == torch.get_num_threads()
+
+
+def test_stretches_of_any_length_and_missing_readings(trainer):
+    stretches = [waves(trainer, n, seed=n) for n in (30, 500, 75)]
+    stretches[1].known[40:60] = False
+    stretches[1].x[40:60] = 50.0  # never a target: a loss that saw it would be huge
+    parts = [halves(trainer, s, int(0.8 * len(s))) for s in stretches]
+    _, history = trainer.train_forecaster(
+        [a for a, _ in parts], [b for _, b in parts], trainer.Recipe(hidden=8, epochs=6)
+    )
+    assert all(np.isfinite(history.train))
+    assert max(history.train) < 50
+
+
+def test_without_held_back_rows_the_last_epoch_counts(trainer):
+    rows = waves(trainer, 150)
+    none = trainer.Rows(rows.x[:0], rows.known[:0])
+    _, history = trainer.train_forecaster([rows], [none], trainer.Recipe(hidden=4, epochs=7))
+    assert history.best_epoch == 7
+
+
+def test_progress_is_told_every_epoch(trainer):
+    train, held = halves(trainer, waves(trainer, 150), 120)
+    seen = []
+    recipe = trainer.Recipe(hidden=4, epochs=5)
+    trainer.train_forecaster([train], [held], recipe, lambda *told: seen.append(told))
+    assert [(done, total) for done, total, _ in seen] == [(i, 5) for i in range(1, 6)]
+
+
+def test_bad_recipes_and_data(trainer):
+    for options in ({"hidden": 0}, {"layers": 9}, {"epochs": 0}, {"threads": 0}, {"seed": -1}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected"):
+            trainer.Recipe(**options)
+    with pytest.raises(ConfigError, match="cell: expected rnn, gru or lstm, got 'transformer'"):
+        trainer.Recipe(cell="transformer")
+    few = waves(trainer, 20)
+    with pytest.raises(DataError, match="at least 23 rows"):
+        trainer.train_forecaster([few], [few], trainer.Recipe())
+    wild = waves(trainer, 200)
+    wild.x[50] = 3e38
+    with pytest.raises(DataError, match="not finite in epoch 1"):
+        trainer.train_forecaster([wild], [few], trainer.Recipe(hidden=4))
+
+
+def test_conditioning_holds_removes_drift_and_limits():
+    need.torch()
+    from edge_rnn.training.conditioning import condition
+    from edge_rnn.training.data import Stretch
+
+    values = np.array([[np.nan, 10.0], [2.0, 12.0], [np.inf, 11.0], [4.0, 500.0]])
+    scaler = Scaler(np.array([1.0, 10.0]), np.array([2.0, 1.0]))
+    spec = ConditionSpec(drift=(True, False), drift_rate=0.5, clip=5.0)
+    rows = condition(Stretch(np.arange(4) * 10**9, values), scaler, spec)
+    # Channel 0: scaled nan, 0.5, held 0.5, 1.5; its level starts at 0.5 and learns from good rows only.
+    np.testing.assert_allclose(rows.x[:, 0], [0.0, 0.0, 0.0, 1.0])
+    np.testing.assert_allclose(rows.x[:, 1], [0.0, 2.0, 1.0, 5.0])
+    np.testing.assert_array_equal(rows.known[:, 0], [False, True, False, True])
