@@ -1,0 +1,242 @@
+"""Compiling: at construction and never later, with a cache that cannot give wrong numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from edge_rnn import Stepper
+from edge_rnn.core import jit
+from tests.core.zoo import bits, model, readings
+
+# Steps a model in a new process; says the outputs' bits, what was compiled, and the target.
+SCRIPT = """
+import json, sys
+import numpy as np
+from numba.core import event
+from edge_rnn import Stepper
+from edge_rnn.core.jit import target
+from tests.core.zoo import bits, model, readings
+
+numeric, lanes = sys.argv[1], int(sys.argv[2]) or None
+compiling = event.RecordingListener()
+with event.install_listener("numba:compile", compiling):
+    stepper = Stepper(model("lstm", 3, 20, 2), numeric, lanes)
+    at_construction = len(compiling.buffer)
+    ys = [bits(stepper.step(x)) for x in readings(5, 3)]
+    later = len(compiling.buffer) - at_construction
+t = target()
+print(json.dumps({"ys": ys, "compiled": at_construction, "later": later, "numeric": stepper.numeric,
+                  "lanes": stepper.lanes, "fused": t.fused, "cpu": t.cpu}))
+"""
+
+
+def step_in_new_process(numeric="auto", lanes=0, folder=None, **environment):
+    """Run SCRIPT with the package found in `folder` (default: the one under test)."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_"))}
+    root = Path(__file__).parents[2]
+    variables["PYTHONPATH"] = os.pathsep.join([str(folder)] * (folder is not None) + [str(root)])
+    variables.update(environment)
+    result = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", SCRIPT, numeric, str(lanes)],
+        env=variables, capture_output=True, text=True, timeout=300, check=False, cwd=folder or root,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    return json.loads(result.stdout)
+
+
+def expected(numeric):
+    stepper = Stepper(model("lstm", 3, 20, 2), numeric)
+    return [bits(stepper.step(x)) for x in readings(5, 3)]
+
+
+def files(folder):
+    return sorted(p.name for p in Path(folder).rglob("*.code"))
+
+
+def test_a_second_process_compiles_nothing_and_nothing_compiles_after_construction(tmp_path) -> None:
+    first = step_in_new_process(NUMBA_CACHE_DIR=str(tmp_path))
+    assert first["compiled"] > 0
+    second = step_in_new_process(NUMBA_CACHE_DIR=str(tmp_path))
+    assert second["compiled"] == 0
+    assert first["later"] == second["later"] == 0
+    assert first["ys"] == second["ys"] == expected("auto")
+    assert len(files(tmp_path)) == 1
+
+
+def test_another_width_or_class_in_the_next_process_gives_right_numbers(tmp_path) -> None:
+    """Numba's own cache would load the first one's code for all of them."""
+    for numeric, lanes in (("F", 16), ("F", 4), ("U", 4), ("F", 16)):
+        result = step_in_new_process(numeric, lanes, NUMBA_CACHE_DIR=str(tmp_path))
+        assert (result["numeric"], result["lanes"]) == (numeric, lanes)
+        assert result["ys"] == expected(numeric)
+    assert len(files(tmp_path)) == 3
+
+
+def copied_package(folder):
+    """A copy of the package without any cache, which tests may change or lock."""
+    source = Path(jit.__file__).parents[1]
+    for file in source.rglob("*.py"):
+        target = folder / "edge_rnn" / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    return folder
+
+
+def test_a_changed_source_is_compiled_again(tmp_path) -> None:
+    package, cache = copied_package(tmp_path / "package"), tmp_path / "cache"
+    before = step_in_new_process(folder=package, NUMBA_CACHE_DIR=str(cache))
+    assert before["ys"] == expected("auto")
+    file = package / "edge_rnn" / "core" / "activations.py"
+    stamp = file.stat()
+    text = file.read_text()
+    assert text.count("TANH_LIMIT = 8.0") == 1
+    file.write_text(text.replace("TANH_LIMIT = 8.0", "TANH_LIMIT = 0.1"))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    after = step_in_new_process(folder=package, NUMBA_CACHE_DIR=str(cache))
+    assert after["compiled"] > 0
+    assert after["ys"] != before["ys"]
+
+
+@pytest.mark.parametrize("home", ["XDG_CACHE_HOME", "HOME"])
+def test_a_read_only_install_uses_the_users_cache(tmp_path, home) -> None:
+    """A file in the place of `__pycache__` stops even root from writing there."""
+    package = copied_package(tmp_path / "package")
+    (package / "edge_rnn" / "core" / "__pycache__").write_text("")
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    user = tmp_path / "user"
+    variables = {"NUMBA_CACHE_DIR": str(blocked), "PYTHONDONTWRITEBYTECODE": "1", home: str(user)}
+    first = step_in_new_process(folder=package, **variables)
+    second = step_in_new_process(folder=package, **variables)
+    assert first["compiled"] > 0 == second["compiled"]
+    assert first["ys"] == second["ys"] == expected("auto")
+    cache = user / "edge-rnn" if home == "XDG_CACHE_HOME" else user / ".cache" / "edge-rnn"
+    assert len(files(cache)) == len(files(tmp_path)) == 1
+
+
+def test_an_install_caches_beside_itself(tmp_path) -> None:
+    package = copied_package(tmp_path / "package")
+    variables = {"HOME": str(tmp_path / "home")}
+    assert step_in_new_process(folder=package, **variables)["compiled"] > 0
+    assert step_in_new_process(folder=package, **variables)["compiled"] == 0
+    assert len(files(package / "edge_rnn" / "core" / "__pycache__")) == len(files(tmp_path)) == 1
+
+
+def test_nothing_can_be_written_and_all_works(tmp_path) -> None:
+    package = copied_package(tmp_path / "package")
+    (package / "edge_rnn" / "core" / "__pycache__").write_text("")
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    result = step_in_new_process(
+        folder=package, NUMBA_CACHE_DIR=str(blocked), XDG_CACHE_HOME=str(blocked), PYTHONDONTWRITEBYTECODE="1"
+    )
+    assert result["compiled"] > 0
+    assert result["later"] == 0
+    assert result["ys"] == expected("auto")
+    assert not files(tmp_path)
+
+
+def test_a_cpu_named_by_the_user_decides_class_and_width(tmp_path) -> None:
+    if numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[0].split("-")[0] != "x86_64":
+        pytest.skip("names of x86-64 CPUs")
+    for cpu, fused, lanes in (("nehalem", False, 8), ("haswell", True, 8)):
+        result = step_in_new_process(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+        assert (result["cpu"], result["fused"], result["lanes"]) == (cpu, fused, lanes)
+        assert result["numeric"] == ("F" if fused else "U")
+        assert result["ys"] == expected(result["numeric"])
+
+
+def triple(address):
+    return 3 * address
+
+
+def test_a_damaged_file_is_compiled_again_and_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert jit.compiled(triple, "int64(int64)", "a")(7) == 21
+    (file,) = tmp_path.iterdir()
+    good = file.read_bytes()
+    for damage in (b"", good[:-1], good[:100] + bytes([good[100] ^ 1]) + good[101:], bytes(len(good))):
+        file.write_bytes(damage)
+        assert jit.compiled(triple, "int64(int64)", "a")(7) == 21
+        assert len(file.read_bytes()) == len(good)
+    assert jit.compiled(triple, "int64(int64)", "b")(7) == 21
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_no_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(jit, "_cache_directories", lambda: iter([tmp_path]))
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert jit.compiled(triple, "int64(int64)", "c")(7) == 21
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_point_is_compiled_for_its_signature_only() -> None:
+    function = jit.compiled(triple, "int64(int64)", "d")
+    with pytest.raises(TypeError, match="No matching definition"):
+        function("text")
+
+
+def test_entry_point_skips_the_dispatcher_or_falls_back_to_it() -> None:
+    function = jit.compiled(triple, "int64(int64)", "e")
+    direct = jit.entry_point(function, 7, 21)
+    assert direct is not function
+    assert direct(9) == 27
+    assert jit.entry_point(function, 7, 22) is function
+
+    class Other:
+        def __call__(self, address):
+            return 3 * address
+
+    other = Other()
+    assert jit.entry_point(other, 7, 21) is other
+
+
+def test_a_step_works_through_the_dispatcher_too(monkeypatch) -> None:
+    stepper = Stepper(model("gru", 3, 20))
+    other = Stepper(stepper.model)
+    slow = jit.compiled(triple, "int64(int64)", "f")
+    assert isinstance(slow, numba.core.dispatcher.Dispatcher)
+    monkeypatch.setattr(jit, "entry_point", lambda function, probe, answer: function)
+    from edge_rnn.core import kernels
+
+    monkeypatch.setattr(kernels, "entry_point", jit.entry_point)
+    kernels.kernels.cache_clear()
+    try:
+        dispatched = Stepper(stepper.model)
+        assert isinstance(dispatched._drive, numba.core.dispatcher.Dispatcher)
+        for x in readings(5, 3):
+            assert bits(dispatched.step(x)) == bits(other.step(x))
+    finally:
+        kernels.kernels.cache_clear()
+
+
+def test_source_digest_tells_files_apart(tmp_path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"12")
+    b.write_bytes(b"3")
+    first = jit.source_digest(a, b)
+    a.write_bytes(b"1")
+    b.write_bytes(b"23")
+    assert jit.source_digest(a, b) != first != jit.source_digest(b, a)
+
+
+def test_auto_is_the_targets_class() -> None:
+    assert jit.numeric_class("auto") == jit.target().fused
+    assert jit.numeric_class("F")
+    assert not jit.numeric_class("U")
+    assert Stepper(model()).numeric == ("F" if jit.target().fused else "U")
+    assert Stepper(model()).lanes == jit.target().lanes
+    assert np.isin(jit.target().lanes, (8, 16))
