@@ -171,11 +171,9 @@ class Ledger:
         return self.sent <= self.scored.keys()
 
     def fault_at(self, pump: str, now_ns: int) -> InjectedFault | None:
-        """The fault of `pump` that is there, or whose consequences are, at `now_ns`."""
-        for fault in self.faults:
-            if fault.pump == pump and self._from(fault) <= now_ns < self._until(fault):
-                return fault
-        return None
+        """The fault of `pump` that is there, or whose consequences are, at `now_ns`: the latest of them."""
+        there = [f for f in self.faults if f.pump == pump and self._from(f) <= now_ns < self._until(f)]
+        return max(there, key=lambda fault: fault.start, default=None)
 
     def reports(self) -> tuple[FaultReport, ...]:
         """What is known of each injected fault by now."""

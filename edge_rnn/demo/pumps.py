@@ -4,7 +4,7 @@ All three channels of a pump follow one hidden quantity, its load, which swings 
 about four seconds whose length and height change from cycle to cycle:
 
     vibration    mm/s   follows the square of the load, and its changes
-    temperature  C      follows the load with a lag
+    temperature  °C     follows the load with a lag
     pressure     bar    follows the load at once
 
 A fixed limit on a channel must let the whole cycle pass, so it sees only gross faults. A recurrent model
@@ -30,7 +30,7 @@ RATE_HZ: Final = 20
 PERIOD_NS: Final = 1_000_000_000 // RATE_HZ
 CHANNELS: Final = (
     Input("vibration", "mm/s"),
-    Input("temperature", "C"),
+    Input("temperature", "°C"),
     Input("pressure", "bar"),
 )
 VIBRATION, TEMPERATURE, PRESSURE = range(3)
@@ -81,7 +81,6 @@ _PLANS: Final[dict[FaultName, tuple[int | None, float, float]]] = {
 }
 SETTLE_S: Final = 4.0  # before the first fault: warm-up, and a look at normal life
 AFTER_S: Final = 5.0  # from the start of the last fault to the end of the run
-SHORTEST_S: Final = 20.0
 
 SURGE_BAR: Final = 1.2
 DRIFT_C_PER_S: Final = 0.8
@@ -90,6 +89,11 @@ DRIFT_C_PER_S: Final = 0.8
 def pump_names(count: int) -> tuple[str, ...]:
     """`pump1` ... `pump<count>`."""
     return tuple(f"pump{i}" for i in range(1, count + 1))
+
+
+def shortest_run(pumps: int) -> float:
+    """Seconds a run must last so that faults on the same pump, where there are few, come well apart."""
+    return 20.0 if pumps >= len(_PLANS) else 30.0
 
 
 def plan_faults(pumps: Sequence[str], seconds: float, seed: int) -> tuple[InjectedFault, ...]:

@@ -5,7 +5,7 @@ terminal of a given size; `LiveView` and `LineView` put them where they belong. 
 
     pump1  anomaly      score ▁▁▁▁▁▁▂▇█   41.2 of 12.8
       vibration     2.41 mm/s   expected   2.39   ▁▂▃▅▇██▇▅▃▂▁
-      temperature  51.20 C      expected  51.13   ▂▂▃▃▄▅▅▆▆▆▅▅
+      temperature  51.20 °C     expected  51.13   ▂▂▃▃▄▅▅▆▆▆▅▅
       pressure      8.10 bar    expected   6.92   ▁▂▄▇██▇▅▂▁▁█
 
 In the score's line a full block is at or above the threshold; readings that came while the pump's alarm was
@@ -190,7 +190,7 @@ def _head(board: Board, width: int) -> list[Text]:
     from rich.text import Text
 
     share = min(1.0, board.elapsed / board.seconds) if board.seconds else 1.0
-    bar = max(10, width // 3)
+    bar = max(10, width // 4)
     done = round(share * bar)
     top = Text(no_wrap=True)
     top.append(" edge-rnn demo ", "bold white on blue")
