@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.detect.verdict import Fault, Verdict
 
-__all__ = ["Event", "Fault", "Message", "Reading", "Sample", "Verdict"]
+__all__ = ["Counters", "Event", "Fault", "Message", "Reading", "Sample", "Verdict"]
 
 
 class Reading(NamedTuple):
@@ -75,3 +75,25 @@ class Event:
     peak: float
     peak_ns: int
     shares: tuple[tuple[str, float], ...]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an engine has done since it was made; one thread writes, others may read.
+
+    readings: values given to it; samples: vectors judged; duplicate, late: readings dropped because their
+    channel has a reading of the same, or a later, time; ahead: dropped because their time lies too far in the
+    future; unknown: of a stream whose group does not exist; timeouts: vectors closed by a timeout; evicted:
+    streams forgotten because there were too many; silent: streams that fell silent; events: events made.
+    """
+
+    readings: int = 0
+    samples: int = 0
+    duplicate: int = 0
+    late: int = 0
+    ahead: int = 0
+    unknown: int = 0
+    timeouts: int = 0
+    evicted: int = 0
+    silent: int = 0
+    events: int = 0

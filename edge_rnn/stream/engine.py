@@ -1,0 +1,388 @@
+"""Readings in, verdicts out: the one path that the daemon, `edge-rnn replay` and every adapter share.
+
+`feed` takes readings in order of arrival. Each goes to its stream's assembler; the vectors that leave it are
+collected and judged in one compiled call per group, in order, so a batch costs one call and gives the bits of
+one reading at a time. Verdicts come back in the order in which their vectors left. `tick` does what only time
+can do: it closes vectors that have waited too long and reports streams that have fallen silent.
+
+The engine reads no clock and does no input or output: `now_ns` is given, on one scale for the life of a state
+(a saved state holds arrival times), and events are collected for `take_events`. The state of every stream is
+a row of bytes (`changed`, `load`); streams that are loaded go on bit for bit, half-built vectors and open
+events included. Three things are promised, and tested: streams do not influence each other, it does not
+matter how readings are cut into calls, and a saved and loaded engine equals one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.core.jit import Numeric
+from edge_rnn.core.model import Model
+from edge_rnn.detect import guard
+from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, Fault, Verdict
+from edge_rnn.errors import ConfigError, SnapshotError
+from edge_rnn.stream.assemble import ACTIVE_AT, EMITTED, NEVER, NEWEST, QUIET, TIME_LIMIT, USED, Assembly
+from edge_rnn.stream.events import OPEN, STEP
+from edge_rnn.stream.states import StreamTable
+from edge_rnn.stream.types import Counters, Event, Message, Reading
+
+__all__ = ["Engine", "Group"]
+
+_MOST_WAITING = 4096
+_DAY = 86_400 * 10**9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Streams that share a model and the way their channels are assembled.
+
+    name: first level of the streams' ids; no `/`, `+`, `#`.
+    model: with a detector section.
+    assembly: when a vector leaves.
+    max_streams: most streams at one time; beyond it the least recently used one is forgotten.
+    silent_after_ns, gap_ns: in place of the model's own; None keeps them. A gap given here resets the stream.
+    max_ahead_ns: a reading whose time lies further ahead of the clock is dropped: it would make all later
+        ones of its channel late.
+    rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
+        this much event time.
+    """
+
+    name: str
+    model: Model
+    assembly: Assembly = field(default_factory=Assembly)
+    max_streams: int = 1000
+    silent_after_ns: int | None = None
+    gap_ns: int | None = None
+    max_ahead_ns: int = _DAY
+    rise: float = 1.5
+    update_ns: int = 10 * 10**9
+
+    def __post_init__(self) -> None:
+        if not self.name or set("/+#\0") & set(self.name):
+            raise ConfigError(f"stream name: expected text without / + # and NUL, got {self.name!r}")
+        if self.max_streams < 1:
+            raise ConfigError(
+                f"stream {self.name!r}: max_streams: expected at least 1, got {self.max_streams}"
+            )
+        try:
+            self.assembly.check([i.name for i in self.model.inputs])
+        except ConfigError as error:
+            raise ConfigError(f"stream {self.name!r}: {error}") from None
+
+    def judged_model(self) -> Model:
+        """The model with this group's limits in its guard."""
+        spec = self.model.detector
+        if spec is None or (self.silent_after_ns is None and self.gap_ns is None):
+            return self.model
+        rules = spec.guard
+        if self.silent_after_ns is not None:
+            rules = msgspec.structs.replace(rules, silent_after_ns=self.silent_after_ns)
+        if self.gap_ns is not None:
+            rules = msgspec.structs.replace(rules, gap_ns=self.gap_ns, on_gap="reset")
+        return dataclasses.replace(self.model, detector=msgspec.structs.replace(spec, guard=rules))
+
+
+class Engine:
+    """All streams of all groups; belongs to one thread.
+
+    Args:
+        groups: with distinct names.
+        numeric: see `DetectorTable`.
+        alive_since_ns: silence is counted from here at the earliest, so that a program that was down does not
+            blame the sensors; on the scale of `now_ns`.
+
+    Attributes:
+        counters: what has happened so far.
+
+    Raises:
+        ConfigError: two groups with one name.
+        ModelFileError: a model without detector section.
+
+    Everything is compiled by the constructor.
+    """
+
+    def __init__(
+        self, groups: Sequence[Group], numeric: Numeric = "auto", alive_since_ns: int = NEVER
+    ) -> None:
+        names = [g.name for g in groups]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"stream names: expected distinct ones, got {', '.join(names)}")
+        self.counters = Counters()
+        self._groups = {g.name: g for g in groups}
+        self._tables = {
+            g.name: StreamTable(
+                g.judged_model(), g.assembly, g.max_streams, self.counters, g.rise, g.update_ns, numeric
+            )
+            for g in groups
+        }
+        self._alive_since = alive_since_ns
+        self._slots: dict[str, tuple[StreamTable, int, int]] = {}
+        self._order: list[StreamTable] = []
+        self._events: list[Event] = []
+        self._gone: set[str] = set()
+        self._use = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def streams(self) -> list[str]:
+        """The ids of all streams with a state."""
+        return list(self._slots)
+
+    def feed(self, readings: Iterable[Reading | Message], now_ns: int) -> list[Verdict]:
+        """Take readings in order of arrival; returns the verdicts of all vectors that left, in order.
+
+        A `Message` is what arrived together. Readings that come twice, late, too far ahead, or for a group
+        that does not exist are dropped and counted.
+
+        Raises:
+            ValueError: a channel the model does not have; readings before it are taken.
+        """
+        verdicts: list[Verdict] = []
+        slots, counters = self._slots, self.counters
+        try:
+            for reading in readings:
+                channels: tuple[int, ...]
+                values: Sequence[float]
+                if isinstance(reading, Message):
+                    stream, channels, time_ns, values = reading
+                else:
+                    stream, channel, time_ns, value = reading
+                    channels, values = (channel,), (value,)
+                counters.readings += len(channels)
+                slot = slots.get(stream) or self._admit(stream, now_ns, verdicts)
+                if slot is None:
+                    counters.unknown += len(channels)
+                    continue
+                table, row, ahead = slot
+                if not -TIME_LIMIT < time_ns <= min(now_ns + ahead, TIME_LIMIT - 1):
+                    if time_ns < 0:
+                        counters.late += len(channels)
+                    else:
+                        counters.ahead += len(channels)
+                    continue
+                table.check_channels(channels, values)
+                batch = table.batch
+                before = batch.size
+                if not table.assembler.add(row, channels, time_ns, values, now_ns, batch):
+                    continue
+                self._use += 1
+                table.assembler.marks[row, USED] = self._use
+                table.changed.add(row)
+                if batch.size > before:
+                    self._sent(table, row, batch.size - before, now_ns)
+                    if len(self._order) >= _MOST_WAITING:
+                        self._judge(verdicts)
+        finally:
+            self._judge(verdicts)
+        return verdicts
+
+    def tick(self, now_ns: int) -> list[Verdict]:
+        """Close vectors that have waited too long and report streams that have fallen silent.
+
+        A silent stream gives one verdict, with status `fault`, when it falls silent; nothing is stepped.
+        """
+        verdicts: list[Verdict] = []
+        for table in self._tables.values():
+            for row in sorted(
+                table.assembler.close_due(now_ns, table.taken), key=lambda r: str(table.ids[r])
+            ):
+                before = table.batch.size
+                table.assembler.close(row, table.batch)
+                table.changed.add(row)
+                if table.batch.size > before:
+                    self._sent(table, row, 1, now_ns)
+        self._judge(verdicts)
+        for table in self._tables.values():
+            verdicts += self._silent(table, now_ns)
+        return verdicts
+
+    def take_events(self) -> list[Event]:
+        """The events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def changed(self) -> list[tuple[str, bytes]]:
+        """Id and state of every stream that has changed since the last call."""
+        found: list[tuple[str, bytes]] = []
+        for table in self._tables.values():
+            found += [(str(table.ids[row]), table.dump(row)) for row in sorted(table.changed)]
+            table.changed.clear()
+        return found
+
+    def states(self) -> list[tuple[str, bytes]]:
+        """Id and state of every stream, changed or not; for a full copy."""
+        return [(stream, table.dump(row)) for stream, (table, row, _) in self._slots.items()]
+
+    def removed(self) -> list[str]:
+        """Ids of the streams forgotten since the last call that have not come back."""
+        gone = [stream for stream in self._gone if stream not in self._slots]
+        self._gone.clear()
+        return sorted(gone)
+
+    def forget(self, stream: str) -> bool:
+        """Forget a stream; its open events are closed. Returns whether it was there."""
+        slot = self._slots.pop(stream, None)
+        if slot is None:
+            return False
+        closed = slot[0].drop(stream)
+        self.counters.events += len(closed)
+        self._events += closed
+        self._gone.add(stream)
+        return True
+
+    def load(self, stream: str, blob: bytes) -> None:
+        """Bring a stream to a state that `changed` gave, here or in another process.
+
+        Raises:
+            SnapshotError: it does not fit this engine; the stream starts cold, all else is unchanged.
+        """
+        name = stream.split("/", 1)[0]
+        table = self._tables.get(name)
+        if table is None:
+            raise SnapshotError(
+                f"stream {stream!r}: there is no group {name!r} in the configuration any more"
+            )
+        if stream in self._slots:
+            raise SnapshotError(
+                f"stream {stream!r}: it has a state already; load states before the first reading"
+            )
+        if table.is_full():
+            raise SnapshotError(
+                f"stream {stream!r}: group {name!r} is full ({table.max_streams}); raise its max_streams"
+            )
+        row = table.load(stream, blob)
+        self._slots[stream] = (table, row, self._groups[name].max_ahead_ns)
+        self._use = max(self._use, int(table.assembler.marks[row, USED]))
+
+    def _admit(
+        self, stream: str, now_ns: int, verdicts: list[Verdict]
+    ) -> tuple[StreamTable, int, int] | None:
+        """A slot for a stream not seen before; None where its group does not exist."""
+        name = stream.split("/", 1)[0]
+        table = self._tables.get(name)
+        if table is None:
+            return None
+        if table.is_full():
+            # Its samples may wait in the batch, under the row that is about to be given away.
+            self._judge(verdicts)
+            self.forget(table.oldest())
+            self.counters.evicted += 1
+        slot = (table, table.admit(stream, now_ns), self._groups[name].max_ahead_ns)
+        self._slots[stream] = slot
+        return slot
+
+    def _sent(self, table: StreamTable, row: int, count: int, now_ns: int) -> None:
+        marks = table.assembler.marks
+        marks[row, ACTIVE_AT] = now_ns
+        marks[row, QUIET] = 0
+        self._order += [table] * count
+
+    def _judge(self, verdicts: list[Verdict]) -> None:
+        """Step all samples that wait and append their verdicts in the order the samples left."""
+        order, self._order = self._order, []
+        if not order:
+            return
+        self.counters.samples += len(order)
+        pending = {id(table): iter(_judged(table)) for table in self._tables.values() if table.batch.size}
+        for table in order:
+            row, verdict = next(pending[id(table)])
+            verdicts.append(verdict)
+            self._follow(table, row, verdict)
+
+    def _follow(self, table: StreamTable, row: int, verdict: Verdict) -> None:
+        events = table.tracker.follow(row, verdict)
+        if events:
+            self.counters.events += len(events)
+            self._events += events
+
+    def _silent(self, table: StreamTable, now_ns: int) -> list[Verdict]:
+        rules = table.detector.plan.spec.guard
+        if not rules.silent_after_ns:
+            return []
+        marks = table.assembler.marks
+        rows = np.flatnonzero(
+            table.taken & (marks[:, QUIET] == 0) & (marks[:, ACTIVE_AT] < now_ns - rules.silent_after_ns)
+        )
+        found: list[Verdict] = []
+        for row in sorted(rows.tolist(), key=lambda r: str(table.ids[r])):
+            since = max(int(marks[row, ACTIVE_AT]), self._alive_since)
+            quiet = np.flatnonzero(table.assembler.flags[row] != guard.FRESH)
+            if not guard.silent(rules, since, now_ns) or not quiet.size:
+                continue
+            marks[row, QUIET] = 1
+            newest = max(int(marks[row, NEWEST]), int(marks[row, EMITTED]))
+            verdict = _silence(table, row, newest + rules.silent_after_ns, quiet)
+            self.counters.silent += 1
+            table.changed.add(row)
+            self._follow(table, row, verdict)
+            found.append(verdict)
+        return found
+
+
+def _judged(table: StreamTable) -> list[tuple[int, Verdict]]:
+    """Step the table's batch; its rows and verdicts."""
+    n = table.batch.size
+    rows: list[int] = table.batch.rows[:n].tolist()
+    out = table.step()
+    faulty = out["status"] == STATUSES.index("fault")
+    columns = (
+        rows, out["time_ns"].tolist(), out["step"].tolist(), out["status"].tolist(), out["alarm"].tolist(),
+        out["score"].tolist(), out["threshold"].tolist(), out["share"], out["residual"], out["expected"],
+        faulty.tolist(), out["fault"], out["accepted"].tolist(),
+    )  # fmt: skip
+    ids = table.ids
+    # The arrays of a verdict are views of this batch's records, which nothing writes to again.
+    return [
+        (
+            row,
+            Verdict(
+                stream=str(ids[row]),
+                time_ns=time_ns,
+                step=step,
+                status=STATUSES[status],
+                alarm=alarm == 1,
+                score=score,
+                threshold=threshold,
+                share=share,
+                residual=residual,
+                expected=expected,
+                faults=_faults(fault) if is_faulty else (),
+                accepted=accepted == 1,
+            ),
+        )
+        for (
+            row, time_ns, step, status, alarm, score, threshold, share, residual, expected, is_faulty, fault,
+            accepted,
+        ) in zip(*columns, strict=True)
+    ]  # fmt: skip
+
+
+def _faults(kinds: NDArray[np.uint8]) -> tuple[Fault, ...]:
+    return tuple(Fault(channel, FAULT_KINDS[kind]) for channel, kind in enumerate(kinds.tolist()) if kind)
+
+
+def _silence(table: StreamTable, row: int, time_ns: int, quiet: NDArray[np.intp]) -> Verdict:
+    """The verdict on a stream from which nothing comes: `quiet` channels are silent, nothing is judged."""
+    marks = table.tracker.marks[row]
+    nothing = np.full(len(table.names), math.nan)
+    return Verdict(
+        stream=str(table.ids[row]),
+        time_ns=time_ns,
+        step=int(marks[STEP]),
+        status="fault",
+        alarm=bool(marks[OPEN]),
+        score=math.nan,
+        threshold=math.nan,
+        share=nothing,
+        residual=nothing,
+        expected=nothing,
+        faults=tuple(Fault(int(c), "silent") for c in quiet),
+    )
