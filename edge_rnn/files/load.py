@@ -21,6 +21,7 @@ from edge_rnn.errors import ModelFileError
 from edge_rnn.files.model_file import decode_model, is_model_file
 from edge_rnn.files.safetensors_file import looks_like_safetensors, read_tensors
 from edge_rnn.files.state_dict import Choices, load_state_dict
+from edge_rnn.files.text import printable
 from edge_rnn.files.torch_file import looks_like_torch, read_torch
 
 MAX_BYTES = 64 << 20
@@ -35,19 +36,13 @@ _OTHERS = (
 )
 
 
-def label(path: str | os.PathLike[str]) -> str:
-    """What messages call a file: its path, or a quoted form where it would break the line."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
-
-
 def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file of at most `max_bytes`.
 
     Raises:
         ModelFileError: missing, not readable, a folder or device, empty or too large.
     """
-    where = label(path)
+    where = printable(os.fspath(path))
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -133,4 +128,6 @@ def load(
         ModelFileError: one line: the file, what was expected, what was found, what to do.
     """
     data = read_file(path, max_bytes)
-    return decode(data, label(path), allow_legacy=allow_legacy, key=key, self_test=self_test, **choices)
+    return decode(
+        data, printable(os.fspath(path)), allow_legacy=allow_legacy, key=key, self_test=self_test, **choices
+    )

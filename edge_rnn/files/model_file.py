@@ -51,6 +51,7 @@ from edge_rnn.core.model import (
 from edge_rnn.core.reference import Reference
 from edge_rnn.errors import ModelFileError
 from edge_rnn.files.safetensors_file import Tensors, check, read_tensors, refuse_repeated, write_tensors
+from edge_rnn.files.text import printable
 
 FORMAT = 1
 KEY = "edge_rnn"
@@ -299,7 +300,9 @@ def _read_document(text: str, where: str) -> _Document:
             )
         return msgspec.json.decode(text, type=_Document)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise ModelFileError(f"{where}: model description: {error}; the file is damaged") from None
+        raise ModelFileError(
+            f"{where}: model description: {printable(str(error))[:300]}; the file is damaged"
+        ) from None
 
 
 class _Taker:

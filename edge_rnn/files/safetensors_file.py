@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors import numpy as safetensors_numpy
 
 from edge_rnn.errors import ModelFileError
+from edge_rnn.files.text import printable
 
 Array = NDArray[np.generic]
 Tensors = dict[str, Array]
@@ -221,7 +222,7 @@ def read_tensors(data: bytes, where: str) -> tuple[Tensors, dict[str, str]]:
     try:
         parts = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, ValueError, OverflowError) as error:
-        raise ModelFileError(f"{where}: {error}; the file is damaged") from None
+        raise ModelFileError(f"{where}: {printable(str(error))}; the file is damaged") from None
     tensors: Tensors = {}
     for name, part in parts:
         entry = header.tensors[name]

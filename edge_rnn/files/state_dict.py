@@ -26,6 +26,7 @@ from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.model import GATES, Activation, Cell, Input, Linear, Model, Recurrent, Scaler
 from edge_rnn.errors import ModelFileError
 from edge_rnn.files.safetensors_file import Array, Tensors
+from edge_rnn.files.text import printable
 
 _RECURRENT = re.compile(
     r"(?:(?P<module>.*)\.)?(?P<part>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"
@@ -221,7 +222,7 @@ def _stack(
         sizes = ", ".join(
             f"{name!r} ({layers[0].input_size} -> {layers[-1].output_size})" for name, layers in built.items()
         )
-        example = ",".join(built)
+        example = printable(",".join(built))
         raise ModelFileError(
             f"{where}: several recurrent modules, {sizes}, and not exactly one order in which they fit; "
             f"name them bottom first: --recurrent {example} or recurrent={list(built)}, "
@@ -253,7 +254,7 @@ def _head(
     shapes = {name: module.tensors[0, "weight"].shape for name, module in modules.items()}
     text = ", ".join(f"{name!r} ({i} -> {o})" for name, (o, i) in shapes.items())
     if len(modules) > 1:
-        example = list(modules)
+        example = [printable(name) for name in modules]
         words = ",".join(f"{n}:relu" for n in example[:-1]) + f",{example[-1]}:none"
         code = ", ".join(f'("{n}", "relu")' for n in example[:-1]) + f', ("{example[-1]}", "none")'
         raise ModelFileError(
@@ -265,12 +266,12 @@ def _head(
         raise ModelFileError(
             f"{where}: the linear layer {text} does not fit the last recurrent layer, which gives {size}; "
             "a layer before or beside the recurrent ones cannot be part of a model: leave it out with "
-            f"--ignore {name} or ignore=[{name!r}] if the outputs do not need it"
+            f"--ignore {printable(name)} or ignore=[{name!r}] if the outputs do not need it"
         )
     if "emb" in name.rpartition(".")[2].lower():
         raise ModelFileError(
             f"{where}: {text} looks like an embedding, not like an output layer; say which: "
-            f'--head {name}:none or head=[("{name}", "none")], or --ignore {name}'
+            f"--head {printable(name)}:none or head=[({name!r}, 'none')], or --ignore {printable(name)}"
         )
     return [name], (_linear(modules[name], "none", where),)
 
@@ -326,7 +327,7 @@ def load_state_dict(
         module = unused[0].rpartition(".")[0] or unused[0]
         raise ModelFileError(
             f"{where}: tensors that a model of recurrent and linear layers does not have: {listed}; "
-            f"if the outputs do not need them: --ignore {module} or ignore=[{module!r}]"
+            f"if the outputs do not need them: --ignore {printable(module)} or ignore=[{module!r}]"
         )
     names = None if inputs is None else tuple(Input(i) if isinstance(i, str) else i for i in inputs)
     try:

@@ -32,6 +32,7 @@ import numpy as np
 from edge_rnn.errors import ModelFileError
 from edge_rnn.files.safetensors_file import Array, Tensors, bfloat16_to_float32, require_finite
 from edge_rnn.files.state_dict import recurrent_part
+from edge_rnn.files.text import printable
 from edge_rnn.files.torch_pickle import Machine, Storage, View, holds_view, save_line
 
 MAX_PICKLE = 1 << 20
@@ -162,7 +163,9 @@ def _open_zip(data: bytes, where: str) -> tuple[object, Fetch]:
     try:
         archive = zipfile.ZipFile(BytesIO(data))
     except damaged as error:
-        raise ModelFileError(f"{where}: not a readable zip archive: {error}; the file is damaged") from None
+        raise ModelFileError(
+            f"{where}: not a readable zip archive: {printable(str(error))}; the file is damaged"
+        ) from None
     infos = archive.infolist()
     names = {info.filename for info in infos}
     _refuse_other_archives(names, where)
@@ -172,7 +175,9 @@ def _open_zip(data: bytes, where: str) -> tuple[object, Fetch]:
         try:
             return archive.read(name)  # checks the CRC
         except damaged as error:
-            raise ModelFileError(f"{where}: zip entry {name[:80]!r}: {error}; the file is damaged") from None
+            raise ModelFileError(
+                f"{where}: zip entry {name[:80]!r}: {printable(str(error))}; the file is damaged"
+            ) from None
 
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -350,7 +355,7 @@ def _choose(value: object, key: str | None, where: str) -> dict[str, View]:
     if strays:
         raise ModelFileError(
             f"{where}: {path!r} holds the recurrent layer, but {strays[0]!r} holds tensors too; "
-            f"to read the first alone: --key {path} (key={path!r}); else save one state_dict"
+            f"to read the first alone: --key {printable(path)} (key={path!r}); else save one state_dict"
         )
     return _flat(chosen, path, where)
 
@@ -383,7 +388,8 @@ def _flat(chosen: dict[object, object], path: str, where: str) -> dict[str, View
             place = f"{path}.{name}"[:80] if path else str(name)[:80]
             raise ModelFileError(
                 f"{where}: {place!r} is a {type(item).__name__} with tensors inside, beside plain tensors; "
-                f"read it alone with --key {place} (key={place!r}), or save one flat dict: {save_line(where)}"
+                f"read it alone with --key {printable(place)} (key={place!r}), "
+                f"or save one flat dict: {save_line(where)}"
             )
     if not views:
         raise ModelFileError(
