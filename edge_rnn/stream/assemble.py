@@ -200,7 +200,10 @@ class Assembler:
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` streams."""
-        self.records = np.concatenate([self.records, np.repeat(self.fresh, capacity - len(self.records))])
+        # Not np.concatenate: it gives a record without its padding, another layout.
+        wider = np.repeat(self.fresh, capacity)
+        wider[: len(self.records)] = self.records
+        self.records = wider
         self._look()
 
     def add(

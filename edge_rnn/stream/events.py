@@ -92,8 +92,10 @@ class Tracker:
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` streams."""
-        more = np.zeros(capacity - len(self.records), self.records.dtype)
-        self.records = np.concatenate([self.records, more])
+        # Not np.concatenate: it gives a record without its padding, another layout.
+        wider = np.zeros(capacity, self.records.dtype)
+        wider[: len(self.records)] = self.records
+        self.records = wider
         self._look()
 
     def note(self, rows: NDArray[np.int64], out: NDArray[np.void]) -> None:

@@ -48,6 +48,20 @@ def test_streams_do_not_influence_each_other(mode: str, seed: int) -> None:
 
 
 @MODES
+@settings(max_examples=4)
+@given(seed=SEEDS)
+def test_a_growing_table_changes_nothing(mode: str, seed: int) -> None:
+    streams = [f"press/{i}" for i in range(45)]
+    blocks = script(seed, blocks=250, streams=streams)
+    engine = Engine(groups(ASSEMBLIES[mode]))
+    together = play(engine, blocks)
+    assert len(engine) == 45
+    for stream in streams:
+        own = [Block(b.now_ns, [r for r in b.readings if r.stream == stream], b.tick) for b in blocks]
+        assert together.of(stream).bits() == play(Engine(groups(ASSEMBLIES[mode])), own).bits()
+
+
+@MODES
 @settings(max_examples=80)
 @given(seed=SEEDS)
 def test_cutting_does_not_matter(mode: str, seed: int) -> None:
