@@ -70,7 +70,9 @@ class StepperBatch:
         Raises:
             ValueError: another shape, or a number that is not finite as float32; no stream was stepped.
         """
-        return self._step(self._all, numbers(xs, (len(self), self.model.input_size), "xs"))
+        ys = self._step(self._all, numbers(xs, (len(self), self.model.input_size), "xs"))
+        self._steps += 1
+        return ys
 
     def step_some(self, indices: Sequence[int] | NDArray[np.integer], xs: ArrayLike) -> Float32:
         """One reading for some streams, in the order given; a stream named twice takes two steps.
@@ -93,15 +95,17 @@ class StepperBatch:
             raise ValueError(
                 f"indices: expected whole numbers (k,), got shape {chosen.shape} of dtype {chosen.dtype}"
             )
-        if outside := [int(i) for i in chosen if not 0 <= i < len(self)]:
-            raise ValueError(f"indices: expected streams 0 to {len(self) - 1}, got {outside[0]}")
+        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
+            outside = chosen[(chosen < 0) | (chosen >= len(self))][0]
+            raise ValueError(f"indices: expected streams 0 to {len(self) - 1}, got {outside}")
         rows = np.ascontiguousarray(chosen, np.int64)
-        return self._step(rows, numbers(xs, (len(rows), self.model.input_size), "xs"))
+        ys = self._step(rows, numbers(xs, (len(rows), self.model.input_size), "xs"))
+        np.add.at(self._steps, rows, 1)
+        return ys
 
     def _step(self, rows: NDArray[np.int64], xs: NDArray[np.generic]) -> Float32:
         ys = np.empty((len(rows), self.model.output_size), np.float32)
         self._loop(self._states, for_kernel(xs), ys, rows)
-        np.add.at(self._steps, rows, 1)
         return ys
 
     def _row(self, row: int) -> int:

@@ -14,7 +14,7 @@ from edge_rnn.core import fields as at
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.jit import Numeric, numeric_class, target
 from edge_rnn.core.kernels import kernels
-from edge_rnn.core.layout import aligned
+from edge_rnn.core.layout import address, aligned
 from edge_rnn.core.model import Float32, Float64, Model
 from edge_rnn.core.pack import pack
 
@@ -67,6 +67,10 @@ class StepLoop:
         self.digest = weights_digest(model)
         self.drive = code.drive
         self._scratch = aligned(1, self.packed.scratch_size)
+        self._constants = np.zeros(at.WORDS, np.int64)
+        self._constants[at.PLAN_AT] = address(self.packed.plan)
+        self._constants[at.WEIGHTS_AT] = address(self.packed.weights)
+        self._constants[at.SCRATCH_AT] = address(self._scratch)
 
     def table(
         self, states: Float32, xs: Numbers, ys: Float32, count: int, rows: NDArray[np.int64] | None = None
@@ -80,16 +84,13 @@ class StepLoop:
             count: steps.
             rows: int64 (count,), which row takes step t; None: all steps go to row 0.
         """
-        words = np.zeros(at.WORDS, np.int64)
-        words[at.PLAN_AT] = self.packed.plan.ctypes.data
-        words[at.WEIGHTS_AT] = self.packed.weights.ctypes.data
-        words[at.SCRATCH_AT] = self._scratch.ctypes.data
-        words[at.STATES_AT] = states.ctypes.data
+        words = self._constants.copy()
+        words[at.STATES_AT] = address(states)
         words[at.ROW_BYTES] = states.strides[0]
-        words[at.ROW_LIST] = 0 if rows is None else rows.ctypes.data
-        words[at.XS_AT] = xs.ctypes.data
+        words[at.ROW_LIST] = 0 if rows is None else address(rows)
+        words[at.XS_AT] = address(xs)
         words[at.WIDE] = xs.dtype == np.float64
-        words[at.YS_AT] = ys.ctypes.data
+        words[at.YS_AT] = address(ys)
         words[at.COUNT] = count
         return words
 
@@ -102,7 +103,7 @@ class StepLoop:
             ValueError: an input is not finite as float32; then nothing was stepped.
         """
         table = self.table(states, xs, ys, len(xs), rows)
-        bad = self.drive(table.ctypes.data)
+        bad = self.drive(address(table))
         if bad >= 0:
             row, column = divmod(bad, self.model.input_size)
             raise ValueError(f"xs[{row}, {column}]: {not_finite(xs[row, column])}; nothing was stepped")

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from edge_rnn.core.gates import Gates, gate_activations
 from edge_rnn.core.jit import Numeric
+from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, not_finite, numbers
 from edge_rnn.core.model import Float32, Model
 from edge_rnn.core.snapshot import read_snapshot, write_snapshot
@@ -42,11 +43,12 @@ class Stepper:
         self._states = self._loop.at_rest(1)
         self._row = self._states[0]
         self._x = np.zeros((1, model.input_size))
+        self._x_row = self._x[0]
         self._y = np.zeros((1, model.output_size), np.float32)
         self._last: Float32 = self._y[0]
         self._steps = 0
         self._words = self._loop.table(self._states, self._x, self._y, 1)
-        self._table = self._words.ctypes.data
+        self._table = address(self._words)
         self._drive = self._loop.drive
         self._x_shape = (model.input_size,)
 
@@ -85,7 +87,7 @@ class Stepper:
         array = x if type(x) is np.ndarray else numbers(x, self._x_shape, "x")
         if array.shape != self._x_shape or array.dtype.kind not in "fiub":
             array = numbers(x, self._x_shape, "x")
-        self._x[0] = array
+        self._x_row[...] = array
         bad = self._drive(self._table)
         if bad >= 0:
             raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
