@@ -22,9 +22,10 @@ import json, sys
 import numpy as np
 from numba.core import event
 from edge_rnn import Stepper
-from edge_rnn.core.jit import target
+from edge_rnn.core import jit
 from tests.core.zoo import bits, model, readings
 
+assert jit.__file__.startswith(sys.argv[3]), "not the copy"
 numeric, lanes = sys.argv[1], int(sys.argv[2]) or None
 compiling = event.RecordingListener()
 with event.install_listener("numba:compile", compiling):
@@ -32,21 +33,32 @@ with event.install_listener("numba:compile", compiling):
     at_construction = len(compiling.buffer)
     ys = [bits(stepper.step(x)) for x in readings(5, 3)]
     later = len(compiling.buffer) - at_construction
-t = target()
+t = jit.target()
 print(json.dumps({"ys": ys, "compiled": at_construction, "later": later, "numeric": stepper.numeric,
                   "lanes": stepper.lanes, "fused": t.fused, "cpu": t.cpu}))
 """
 
 
-def step_in_new_process(numeric="auto", lanes=0, folder=None, **environment):
-    """Run SCRIPT with the package found in `folder` (default: the one under test)."""
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package without any cache, which tests may change or lock."""
+    source, folder = Path(jit.__file__).parents[1], tmp_path / "package"
+    for file in source.rglob("*.py"):
+        target = folder / "edge_rnn" / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    return folder
+
+
+def step_in_new_process(package, numeric="auto", lanes=0, **environment):
+    """Run SCRIPT with the package of this folder, with no cache but the ones given."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_"))}
-    root = Path(__file__).parents[2]
-    variables["PYTHONPATH"] = os.pathsep.join([str(folder)] * (folder is not None) + [str(root)])
+    variables["PYTHONPATH"] = os.pathsep.join([str(package), str(Path(__file__).parents[2])])
+    variables["HOME"] = str(package / "home")
     variables.update(environment)
     result = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", SCRIPT, numeric, str(lanes)],
-        env=variables, capture_output=True, text=True, timeout=300, check=False, cwd=folder or root,
+        [sys.executable, "-P", "-W", "error", "-c", SCRIPT, numeric, str(lanes), str(package)],
+        env=variables, capture_output=True, text=True, timeout=300, check=False, cwd=package,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert not result.stderr
@@ -62,38 +74,28 @@ def files(folder):
     return sorted(p.name for p in Path(folder).rglob("*.code"))
 
 
-def test_a_second_process_compiles_nothing_and_nothing_compiles_after_construction(tmp_path) -> None:
-    first = step_in_new_process(NUMBA_CACHE_DIR=str(tmp_path))
+def test_a_second_process_compiles_nothing_and_nothing_compiles_after_construction(package, tmp_path) -> None:
+    first = step_in_new_process(package, NUMBA_CACHE_DIR=str(tmp_path))
     assert first["compiled"] > 0
-    second = step_in_new_process(NUMBA_CACHE_DIR=str(tmp_path))
+    second = step_in_new_process(package, NUMBA_CACHE_DIR=str(tmp_path))
     assert second["compiled"] == 0
     assert first["later"] == second["later"] == 0
     assert first["ys"] == second["ys"] == expected("auto")
     assert len(files(tmp_path)) == 1
 
 
-def test_another_width_or_class_in_the_next_process_gives_right_numbers(tmp_path) -> None:
+def test_another_width_or_class_in_the_next_process_gives_right_numbers(package, tmp_path) -> None:
     """Numba's own cache would load the first one's code for all of them."""
     for numeric, lanes in (("F", 16), ("F", 4), ("U", 4), ("F", 16)):
-        result = step_in_new_process(numeric, lanes, NUMBA_CACHE_DIR=str(tmp_path))
+        result = step_in_new_process(package, numeric, lanes, NUMBA_CACHE_DIR=str(tmp_path))
         assert (result["numeric"], result["lanes"]) == (numeric, lanes)
         assert result["ys"] == expected(numeric)
     assert len(files(tmp_path)) == 3
 
 
-def copied_package(folder):
-    """A copy of the package without any cache, which tests may change or lock."""
-    source = Path(jit.__file__).parents[1]
-    for file in source.rglob("*.py"):
-        target = folder / "edge_rnn" / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    return folder
-
-
-def test_a_changed_source_is_compiled_again(tmp_path) -> None:
-    package, cache = copied_package(tmp_path / "package"), tmp_path / "cache"
-    before = step_in_new_process(folder=package, NUMBA_CACHE_DIR=str(cache))
+def test_a_changed_source_is_compiled_again(package, tmp_path) -> None:
+    cache = tmp_path / "cache"
+    before = step_in_new_process(package, NUMBA_CACHE_DIR=str(cache))
     assert before["ys"] == expected("auto")
     file = package / "edge_rnn" / "core" / "activations.py"
     stamp = file.stat()
@@ -101,43 +103,39 @@ def test_a_changed_source_is_compiled_again(tmp_path) -> None:
     assert text.count("TANH_LIMIT = 8.0") == 1
     file.write_text(text.replace("TANH_LIMIT = 8.0", "TANH_LIMIT = 0.1"))
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    after = step_in_new_process(folder=package, NUMBA_CACHE_DIR=str(cache))
+    after = step_in_new_process(package, NUMBA_CACHE_DIR=str(cache))
     assert after["compiled"] > 0
     assert after["ys"] != before["ys"]
 
 
 @pytest.mark.parametrize("home", ["XDG_CACHE_HOME", "HOME"])
-def test_a_read_only_install_uses_the_users_cache(tmp_path, home) -> None:
+def test_a_read_only_install_uses_the_users_cache(package, tmp_path, home) -> None:
     """A file in the place of `__pycache__` stops even root from writing there."""
-    package = copied_package(tmp_path / "package")
     (package / "edge_rnn" / "core" / "__pycache__").write_text("")
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     user = tmp_path / "user"
     variables = {"NUMBA_CACHE_DIR": str(blocked), "PYTHONDONTWRITEBYTECODE": "1", home: str(user)}
-    first = step_in_new_process(folder=package, **variables)
-    second = step_in_new_process(folder=package, **variables)
+    first = step_in_new_process(package, **variables)
+    second = step_in_new_process(package, **variables)
     assert first["compiled"] > 0 == second["compiled"]
     assert first["ys"] == second["ys"] == expected("auto")
     cache = user / "edge-rnn" if home == "XDG_CACHE_HOME" else user / ".cache" / "edge-rnn"
     assert len(files(cache)) == len(files(tmp_path)) == 1
 
 
-def test_an_install_caches_beside_itself(tmp_path) -> None:
-    package = copied_package(tmp_path / "package")
-    variables = {"HOME": str(tmp_path / "home")}
-    assert step_in_new_process(folder=package, **variables)["compiled"] > 0
-    assert step_in_new_process(folder=package, **variables)["compiled"] == 0
+def test_an_install_caches_beside_itself(package, tmp_path) -> None:
+    assert step_in_new_process(package)["compiled"] > 0
+    assert step_in_new_process(package)["compiled"] == 0
     assert len(files(package / "edge_rnn" / "core" / "__pycache__")) == len(files(tmp_path)) == 1
 
 
-def test_nothing_can_be_written_and_all_works(tmp_path) -> None:
-    package = copied_package(tmp_path / "package")
+def test_nothing_can_be_written_and_all_works(package, tmp_path) -> None:
     (package / "edge_rnn" / "core" / "__pycache__").write_text("")
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     result = step_in_new_process(
-        folder=package, NUMBA_CACHE_DIR=str(blocked), XDG_CACHE_HOME=str(blocked), PYTHONDONTWRITEBYTECODE="1"
+        package, NUMBA_CACHE_DIR=str(blocked), XDG_CACHE_HOME=str(blocked), PYTHONDONTWRITEBYTECODE="1"
     )
     assert result["compiled"] > 0
     assert result["later"] == 0
@@ -145,11 +143,13 @@ def test_nothing_can_be_written_and_all_works(tmp_path) -> None:
     assert not files(tmp_path)
 
 
-def test_a_cpu_named_by_the_user_decides_class_and_width(tmp_path) -> None:
+def test_a_cpu_named_by_the_user_decides_class_and_width(package, tmp_path) -> None:
     if numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[0].split("-")[0] != "x86_64":
         pytest.skip("names of x86-64 CPUs")
     for cpu, fused, lanes in (("nehalem", False, 8), ("haswell", True, 8)):
-        result = step_in_new_process(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+        result = step_in_new_process(
+            package, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path)
+        )
         assert (result["cpu"], result["fused"], result["lanes"]) == (cpu, fused, lanes)
         assert result["numeric"] == ("F" if fused else "U")
         assert result["ys"] == expected(result["numeric"])
