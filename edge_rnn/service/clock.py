@@ -49,3 +49,20 @@ class Arrival:
         self._last = wall if wall > self._last else self._last + max(1, passed)
         self._last_monotonic = now
         return self._last
+
+
+class Timer:
+    """Due every `seconds` of the monotonic clock; 0 = never."""
+
+    __slots__ = ("next", "seconds")
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self.seconds = seconds
+        self.next = now + seconds
+
+    def due(self, now: float) -> bool:
+        """Whether it is due; if so, the next time is set."""
+        if not self.seconds or now < self.next:
+            return False
+        self.next = now + self.seconds
+        return True

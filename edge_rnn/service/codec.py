@@ -21,16 +21,14 @@ import json
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import msgspec
 
 from edge_rnn.errors import ConfigError, DecodeError
-from edge_rnn.service.times import TimeReader, Unit
+from edge_rnn.files.config_types import PayloadFormat, TimeUnit
+from edge_rnn.service.times import TimeReader
 from edge_rnn.stream.types import Message
 
-Format = Literal["json", "number", "csv"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 MAX_BYTES = 64 * 1024
 _MAX_NUMBER = 64
 _SHOWN_BYTES = 48
@@ -57,7 +55,7 @@ class TimeField:
 
     path: str = ""
     column: int = 0
-    unit: Unit = "auto"
+    unit: TimeUnit = "auto"
 
 
 def parse_path(text: str) -> Path:
@@ -292,11 +290,18 @@ def _keys(document: object) -> str:
     return f"a document of type {type(document).__name__}"
 
 
-_FORMATS: dict[Format, type[Decoder]] = {"json": JsonDecoder, "number": NumberDecoder, "csv": CsvDecoder}
+_FORMATS: dict[PayloadFormat, type[Decoder]] = {
+    "json": JsonDecoder,
+    "number": NumberDecoder,
+    "csv": CsvDecoder,
+}
 
 
 def decoder(
-    format_: Format, fields: tuple[Field, ...], time: TimeField | None = None, max_bytes: int = MAX_BYTES
+    format_: PayloadFormat,
+    fields: tuple[Field, ...],
+    time: TimeField | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Decoder:
     """The decoder of `format_`; arguments and errors as in `Decoder`."""
     return _FORMATS[format_](fields, time, max_bytes)

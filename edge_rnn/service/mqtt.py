@@ -243,10 +243,6 @@ class Connection:
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
 
-    def wake_fd(self) -> int:
-        """For `signal.set_wakeup_fd`."""
-        return self._wake_write.fileno()
-
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Send once (QoS 0); False, and counted, if there is no connection or too much is waiting for it."""
         if not self.connected or self._unsent >= MAX_UNSENT:

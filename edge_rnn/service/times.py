@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Literal, get_args
 
 from edge_rnn.errors import DecodeError
+from edge_rnn.files.config_types import TimeUnit
 
-Unit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
-UNITS: tuple[Unit, ...] = get_args(Unit)
 _NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _SMALLEST: dict[str, float] = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}
 _LIMIT = 2**63
@@ -52,8 +50,8 @@ class TimeReader:
 
     __slots__ = ("unit",)
 
-    def __init__(self, unit: Unit = "auto") -> None:
-        self.unit: Unit = unit
+    def __init__(self, unit: TimeUnit = "auto") -> None:
+        self.unit: TimeUnit = unit
 
     def read(self, value: object) -> int:
         """Nanoseconds since 1970 for a number or ISO 8601 text; `DecodeError` for anything else."""
@@ -61,7 +59,7 @@ class TimeReader:
             if self.unit not in ("auto", "iso8601"):
                 raise DecodeError(f"time: expected a number in {self.unit}, got text {value[:40]!r}")
             moment = iso_to_ns(value)
-            unit: Unit = "iso8601"
+            unit: TimeUnit = "iso8601"
         elif type(value) is int or type(value) is float:
             unit = self._unit(value)
             moment = _scale(value, _NANOSECONDS[unit])
@@ -72,14 +70,14 @@ class TimeReader:
         self.unit = unit
         return moment
 
-    def _unit(self, value: float) -> Unit:
+    def _unit(self, value: float) -> TimeUnit:
         if not math.isfinite(value):
             raise DecodeError(f"time: expected a finite number, got {value}")
         if self.unit == "iso8601":
             raise DecodeError(f"time: expected ISO 8601 text, got {value!r:.40}")
         if self.unit != "auto":
             return self.unit
-        found: Unit | None = None
+        found: TimeUnit | None = None
         for unit in ("s", "ms", "us", "ns"):
             if value >= _SMALLEST[unit]:
                 found = unit

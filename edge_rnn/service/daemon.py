@@ -1,0 +1,347 @@
+"""The daemon: one loop between a broker and a database.
+
+    turn of the connection -> decode -> engine -> scores and states out -> commit if due -> acknowledge
+      -> events out (QoS 1, from the outbox) -> tick, health, watchdog, backup if due
+
+`commits.py` says what a commit holds and when it is due. Everything runs on the thread that calls `run`, but
+for the connecting (see `mqtt.py`), backups and the building of a reload. Nothing blocks but
+`Connection.turn`, whose timeout ends when the next thing is due, and the commit itself.
+
+`stop` ends the loop: what was read is fed, committed and acknowledged, `offline` is published. `reload`
+builds a second pipeline beside the running one and swaps between two turns; an invalid configuration changes
+nothing. Both may be called from any thread or signal handler.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from edge_rnn.detect.verdict import Verdict
+from edge_rnn.errors import StoreError
+from edge_rnn.files.config_types import Config
+from edge_rnn.service import health, outputs
+from edge_rnn.service.clock import Arrival, Clock, Timer
+from edge_rnn.service.commits import ARRIVAL, Commits
+from edge_rnn.service.health import DaemonCounters
+from edge_rnn.service.logs import Log
+from edge_rnn.service.mqtt import Connection, Delivery
+from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.reload import Reload
+from edge_rnn.service.store import Store
+from edge_rnn.service.systemd import Notifier
+
+_TICK_S = 1.0
+# A signal that arrives in the moment before the wait begins is seen when the wait ends.
+_LONGEST_WAIT_S = 1.0
+_BLIND_AFTER = 5
+
+
+class Daemon:
+    """See the module.
+
+    Args:
+        config: a whole configuration.
+        reread: gives the configuration of a reload, or raises `ConfigError`.
+        log, clock, notifier, connect: parts that tests replace.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reread: Callable[[], Config] | None = None,
+        log: Log | None = None,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+        connect: Callable[..., Connection] = Connection,
+    ) -> None:
+        self.counters = DaemonCounters()
+        self._config = config
+        self._reread = reread
+        self._clock = clock or Clock()
+        self._log = log or Log(config.log.level, config.log.format, clock=self._clock)
+        self._notifier = notifier or Notifier()
+        self._make_connection = connect
+        self._stopping = False
+        self._reload_wanted = False
+        self._reload: Reload | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._versions = health.versions()
+
+    def stop(self) -> None:
+        """End `run` in order, soon."""
+        self._stopping = True
+        self._wake()
+
+    def reload(self) -> None:
+        """Read the configuration again and use it, if it is valid."""
+        self._reload_wanted = True
+        self._wake()
+
+    def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop`; `started` is called when everything is warm, before the first turn.
+
+        Raises:
+            ConfigError, ModelFileError: the configuration or a model cannot be used.
+            StoreError: the database cannot be opened.
+            CredentialsError: the broker refuses the credentials at the first connect.
+        """
+        self.open()
+        try:
+            started()
+            while not self._stopping:
+                self.turn(self._until_due())
+            self._finish()
+        finally:
+            self.close()
+
+    def open(self) -> None:
+        """Open the store, load models and states, compile, prepare the connection (it is not made yet)."""
+        settings = self._config.store
+        self._store = Store.open(
+            settings.path,
+            sync=settings.sync,
+            keep_events=settings.keep_events,
+            max_outbox=settings.max_outbox,
+        )
+        try:
+            floor = self._store.positions().get(ARRIVAL, "")
+            self._arrival = Arrival(self._clock, int(floor) if floor.isdigit() else 0)
+            self._pipeline = build(self._config, self._arrival.next_ns())
+            loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
+            self._say_notes()
+            self._link = self._connect(self._pipeline)
+        except BaseException:
+            self._store.close()
+            raise
+        self._wake = self._link.wake
+        self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
+        self._started = self._heard = self._clock.monotonic()
+        self._lag_ns = 0
+        self._epoch = 0
+        self._set_timers()
+        self._log.info(
+            "start", "models loaded and compiled", groups=len(self._pipeline.models), streams=loaded,
+            cold=len(cold), outbox=self._store.waiting(),
+        )  # fmt: skip
+        self._notifier.ready(f"{loaded} streams go on, {len(cold)} start cold")
+
+    def close(self) -> None:
+        """Say offline, disconnect, give the store free."""
+        self._wake = lambda: None
+        self._link.close([(self._pipeline.outputs.status, outputs.OFFLINE)])
+        self._store.close()
+
+    def _connect(self, pipeline: Pipeline) -> Connection:
+        will = (pipeline.outputs.status, outputs.OFFLINE)
+        return self._make_connection(
+            pipeline.config.mqtt, pipeline.filters, will, self._log, arrival=self._arrival, clock=self._clock
+        )
+
+    def _set_timers(self) -> None:
+        now, config = self._clock.monotonic(), self._pipeline.config
+        self._tick = Timer(_TICK_S, now)
+        self._health = Timer(config.health.every_ns / 1e9, now)
+        self._backup = Timer(config.store.backup_every_ns / 1e9, now)
+        self._watchdog = Timer((self._notifier.watchdog_s or 0) / 3, now)
+
+    # ---- one turn
+
+    def _until_due(self) -> float:
+        due = [t.next for t in (self._tick, self._health, self._watchdog) if t.seconds]
+        commit = self._commits.due()
+        if commit is not None:
+            due.append(commit)
+        return min(_LONGEST_WAIT_S, max(0.0, min(due) - self._clock.monotonic()))
+
+    def turn(self, timeout: float) -> None:
+        """One turn of the loop, waiting for at most `timeout` seconds."""
+        deliveries = self._link.turn(timeout)
+        try:
+            if self._link.epoch != self._epoch:
+                self._epoch = self._link.epoch
+                self._announce()
+            if deliveries:
+                self._take(deliveries)
+            now = self._clock.monotonic()
+            if self._tick.due(now):
+                self._emit(self._pipeline.engine.tick(self._arrival.next_ns()))
+            commit = self._commits.due()
+            if commit is not None and now >= commit:
+                self._commit()
+            self._commits.send_outbox(self._link)
+            self._housekeeping(now)
+        except Exception as error:  # noqa: BLE001 - one bad turn must not end a daemon; it is counted and said
+            self.counters.errors += 1
+            self._log.limited("error", "loop", type(error).__name__, f"a turn failed: {error!r}")
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        """Feed messages; they are acknowledged with the commit that holds what they did."""
+        pipeline, counters = self._pipeline, self.counters
+        counters.messages += len(deliveries)
+        self._heard = self._clock.monotonic()
+        self._commits.hold(deliveries)
+        readings = []
+        for delivery in deliveries:
+            readings += pipeline.take(delivery, counters, self._log)
+        if readings:
+            self._lag_ns = deliveries[-1].arrival_ns - readings[-1].time_ns
+            self._emit(pipeline.engine.feed(readings, self._arrival.next_ns()))
+
+    def _emit(self, verdicts: Iterable[Verdict]) -> None:
+        """Publish scores and states, and put events on their way through the store."""
+        link, out, counters = self._link, self._pipeline.outputs, self.counters
+        for verdict in verdicts:
+            counters.verdicts += 1
+            score, state = out.verdict(verdict)
+            if score is not None:
+                counters.scores += link.publish(*score)
+            if state is not None:
+                counters.states += link.publish(*state, retain=True)
+            self._commits.mark()
+        self._collect(self._pipeline)
+
+    def _collect(self, pipeline: Pipeline) -> None:
+        """Take events and forgotten streams from the engine."""
+        for event in pipeline.engine.take_events():
+            self._commits.add_event(event, *pipeline.outputs.event(event))
+        for stream in self._commits.take_removed(pipeline.engine):
+            self._link.publish(*pipeline.outputs.forget(stream), retain=True)
+
+    def _commit(self) -> bool:
+        self._collect(self._pipeline)
+        written = self._commits.write(self._pipeline.engine, self._arrival.last_ns)
+        if written:
+            self._commits.acknowledge(self._link)
+        return written
+
+    def _housekeeping(self, now: float) -> None:
+        if self._health.due(now):
+            self._publish_health()
+        if self._backup.due(now):
+            threading.Thread(target=self._make_backup, name="store-backup", daemon=True).start()
+        if self._watchdog.due(now):
+            self._notifier.watchdog()
+        if self._reload_wanted and self._reload is None:
+            self._reload_wanted = False
+            self._begin_reload()
+        if self._reload is not None and self._reload.done:
+            reload, self._reload = self._reload, None
+            self._end_reload(reload)
+        self._say_notes()
+
+    def _make_backup(self) -> None:
+        try:
+            self._store.backup()
+        except StoreError as error:
+            self._log.limited("error", "store", "backup", str(error))
+
+    def _say_notes(self) -> None:
+        notes, self._store.notes = self._store.notes, []
+        for note in notes:
+            self._log.warning("store", note)
+
+    def _finish(self) -> None:
+        """What was read is fed already: commit and acknowledge it."""
+        self._notifier.stopping()
+        if self._commits.due() is not None:
+            self._commit()
+        self._commits.send_outbox(self._link)
+        self._log.info("stop", "stopped in order", generation=self._store.generation)
+
+    # ---- what is said
+
+    def _announce(self) -> None:
+        """After every connect: the broker may have lost everything it retained."""
+        out = self._pipeline.outputs
+        self._link.publish(out.status, outputs.ONLINE, retain=True)
+        for topic, payload in out.states():
+            self._link.publish(topic, payload, retain=True)
+        self._publish_health()
+
+    def _publish_health(self) -> None:
+        if self._link.connected:
+            self._link.publish(self._pipeline.outputs.health, self.health(), retain=True)
+
+    def health(self) -> bytes:
+        """The health message, as JSON; see `health.py`."""
+        link, pipeline, store, tls = self._link, self._pipeline, self._store, self._pipeline.config.mqtt.tls
+        now, wall = self._clock.monotonic(), self._clock.wall_ns()
+        quiet = now - self._heard
+        blind = quiet > _BLIND_AFTER * self._health.seconds > 0
+        status = "store" if self._commits.error else "blind" if blind else "running"
+        return health.encode(
+            {
+                "time": outputs.iso(wall),
+                "time_ns": wall,
+                "status": status if link.connected else "offline",
+                "uptime_s": now - self._started,
+                "lag_s": self._lag_ns / 1e9,
+                "quiet_s": quiet,
+                "clock_ahead_s": self._arrival.ahead_ns / 1e9,
+                "streams": len(pipeline.engine),
+                "daemon": self.counters,
+                "engine": pipeline.engine.counters,
+                "broker": {
+                    "connected": link.connected,
+                    "session_present": link.session_present,
+                    "verified": None if tls is None else not tls.insecure,
+                    **link.counters.as_dict(),
+                },
+                "store": {
+                    "generation": store.generation,
+                    "outbox": store.waiting(),
+                    "unacknowledged": len(self._commits.unacked),
+                    "error": self._commits.error,
+                },
+                "store_counters": store.counters,
+                "models": {
+                    name: {"name": m.name, "weights": m.digest} for name, m in pipeline.models.items()
+                },
+                "versions": self._versions,
+            }
+        )
+
+    # ---- reload
+
+    def _begin_reload(self) -> None:
+        if self._reread is None:
+            self._log.warning("reload", "there is no file to read the configuration from again")
+            return
+        self._notifier.reloading()
+        self._reload = Reload(self._pipeline.config, self._reread, self._arrival.next_ns(), self._wake)
+
+    def _end_reload(self, reload: Reload) -> None:
+        """Between two turns: commit with the old pipeline, go on with the new one."""
+        if reload.pipeline is not None and not self._commit():
+            reload.pipeline, reload.error = None, "the states cannot be committed"
+        if reload.pipeline is not None:
+            self._swap(reload.pipeline)
+        else:
+            self.counters.reload_failures += 1
+            why = "; ".join(reload.error.splitlines())
+            self._log.error("reload", f"refused, the running configuration stays: {why}")
+        self._notifier.ready("running")
+
+    def _swap(self, fresh: Pipeline) -> None:
+        old = self._pipeline
+        loaded, cold = fresh.load_states(old.engine.states(), self._log)
+        for stream in cold:
+            old.engine.forget(stream)
+        self._collect(old)
+        self._log.configure(fresh.config.log.level, fresh.config.log.format)
+        if old.outputs.status == fresh.outputs.status and old.config.mqtt == fresh.config.mqtt:
+            self._link.set_filters(fresh.filters)
+        else:
+            self._link.close([(old.outputs.status, outputs.OFFLINE)])
+            self._link = self._connect(fresh)
+            self._wake = self._link.wake
+            self._epoch = 0
+            self._commits.new_link()
+        self._pipeline = fresh
+        self._commits.configure(fresh.config)
+        self._commits.mark()
+        self._set_timers()
+        self.counters.reloads += 1
+        self._log.info("reload", "the new configuration is in use", streams=loaded, cold=len(cold))

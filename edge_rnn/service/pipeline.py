@@ -1,0 +1,196 @@
+"""All that a configuration turns into: models, routes, decoders, engine. A reload builds a second one beside.
+
+`build` does everything that takes time or can fail: it reads the model files (each replays its self-test in
+float64), replays the self-test again on the kernels of this machine, and compiles the engine, so that nothing
+is compiled while the broker is connected.
+`Pipeline.take` is one message's way through it: topic -> routes -> decoder -> engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.model import Model
+from edge_rnn.core.stepper import Stepper
+from edge_rnn.errors import ConfigError, DecodeError, ModelFileError, SnapshotError
+from edge_rnn.files.config import channel_order
+from edge_rnn.files.config_types import Config, StreamConfig
+from edge_rnn.files.load import load
+from edge_rnn.service.codec import Decoder, Field, TimeField, decoder
+from edge_rnn.service.health import DaemonCounters
+from edge_rnn.service.logs import Log
+from edge_rnn.service.mqtt import Delivery
+from edge_rnn.service.outputs import Outputs
+from edge_rnn.stream.assemble import Assembly
+from edge_rnn.stream.engine import Engine, Group
+from edge_rnn.stream.topics import Routes, Template
+from edge_rnn.stream.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the health message says about a group's model."""
+
+    name: str
+    digest: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One configuration at work; `filters` are the subscriptions and whether retained messages count."""
+
+    config: Config
+    engine: Engine
+    routes: Routes
+    decoders: dict[str, list[Decoder]]
+    retained: dict[str, bool]
+    filters: dict[str, bool]
+    models: dict[str, ModelInfo]
+    outputs: Outputs
+
+    def take(self, delivery: Delivery, counters: DaemonCounters, log: Log) -> list[Message]:
+        """The values in one message, for the engine; what is not acceptable is counted and said."""
+        found: list[Message] = []
+        routes = self.routes.match(delivery.topic)
+        if not routes:
+            counters.unrouted += 1
+        for route in routes:
+            if delivery.retained and not self.retained[route.group]:
+                counters.retained_ignored += 1
+                continue
+            decoding = self.decoders[route.group][route.extractor]
+            try:
+                found += decoding.decode(delivery.topic, delivery.payload, route.stream, delivery.arrival_ns)
+            except DecodeError as error:
+                counters.refused += 1
+                log.limited(
+                    "warning", "decode", route.group, f"payload refused: {error}", stream=route.stream
+                )
+        return found
+
+    def load_states(self, states: Iterable[tuple[str, bytes]], log: Log) -> tuple[int, list[str]]:
+        """Bring streams to saved states; how many went on, and the ids of those that start cold instead."""
+        loaded = 0
+        refused: list[str] = []
+        for stream, blob in states:
+            try:
+                self.engine.load(stream, blob)
+                loaded += 1
+            except SnapshotError as error:
+                refused.append(stream)
+                log.limited(
+                    "warning", "state", stream.split("/", 1)[0], f"starts cold: {error}", stream=stream
+                )
+        return loaded, refused
+
+
+def build(config: Config, now_ns: int) -> Pipeline:
+    """Everything for `config`, warm.
+
+    Args:
+        now_ns: silence is counted from here at the earliest.
+
+    Raises:
+        ConfigError: the configuration does not fit its models.
+        ModelFileError: a model cannot be used.
+    """
+    problems: list[str] = []
+    groups: list[Group] = []
+    templates: dict[str, list[Template]] = {}
+    decoders: dict[str, list[Decoder]] = {}
+    models: dict[str, ModelInfo] = {}
+    for stream in config.streams:
+        model = _model(stream)
+        inputs = tuple(i.name for i in model.inputs)
+        try:
+            order = channel_order(stream, inputs)
+            groups.append(_group(stream, model, order))
+            templates[stream.name], decoders[stream.name] = _sources(stream, order, config.mqtt.max_payload)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        models[stream.name] = ModelInfo(model.name, weights_digest(model), inputs)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    retained = {stream.name: stream.retained for stream in config.streams}
+    filters: dict[str, bool] = {}
+    for name, own in templates.items():
+        for template in own:
+            wanted = filters.get(template.subscription, False) or retained[name]
+            filters[template.subscription] = wanted
+    return Pipeline(
+        config=config,
+        engine=Engine(groups, alive_since_ns=now_ns),
+        routes=Routes(templates),
+        decoders=decoders,
+        retained=retained,
+        filters=filters,
+        models=models,
+        outputs=Outputs(
+            config.output.base, config.output.score_every_ns, {n: m.inputs for n, m in models.items()}
+        ),
+    )
+
+
+def _model(stream: StreamConfig) -> Model:
+    model = load(stream.model)
+    if model.detector is None:
+        raise ModelFileError(
+            f"{stream.model}: stream {stream.name!r} needs a model with a detector section, "
+            "got one that only steps; make one with: edge-rnn train"
+        )
+    test = model.self_test
+    if test is not None:
+        found = Stepper(model).run(test.x)
+        worst = float(np.abs(found - test.y).max())
+        # Written so that a NaN fails too.
+        if not worst <= test.tolerance:
+            raise ModelFileError(
+                f"{stream.model}: self-test on this machine's kernels: expected outputs within "
+                f"{test.tolerance:g}, got a difference of {worst:g}; report this, with `edge-rnn --version`"
+            )
+    return model
+
+
+def _group(stream: StreamConfig, model: Model, order: tuple[int, ...]) -> Group:
+    ages = [0] * len(order)
+    for channel, index in zip(stream.channels, order, strict=True):
+        ages[index] = channel.max_age_ns or 0
+    assembly = Assembly(
+        on=stream.on,
+        every_ns=stream.every_ns or 0,
+        timeout_ns=stream.timeout_ns or 0,
+        max_age_ns=tuple(ages),
+    )
+    return Group(
+        name=stream.name,
+        model=model,
+        assembly=assembly,
+        max_streams=stream.max_streams,
+        silent_after_ns=stream.silent_after_ns,
+        gap_ns=stream.gap_ns,
+    )
+
+
+def _sources(
+    stream: StreamConfig, order: tuple[int, ...], max_bytes: int
+) -> tuple[list[Template], list[Decoder]]:
+    """One template and one decoder per distinct topic of a stream's channels."""
+    fields: dict[str, list[Field]] = {}
+    for channel, index in zip(stream.channels, order, strict=True):
+        fields.setdefault(channel.topic, []).append(Field(index, channel.path or "", channel.column or 0))
+    time = None
+    if stream.time is not None:
+        time = TimeField(stream.time.path or "", stream.time.column or 0, stream.time.unit)
+    decoders = []
+    for topic, own in fields.items():
+        try:
+            decoders.append(decoder(stream.format, tuple(own), time, max_bytes))
+        except ConfigError as error:
+            raise ConfigError(f'stream "{stream.name}", topic {topic!r}: {error}') from None
+    return [Template(topic) for topic in fields], decoders
