@@ -33,7 +33,6 @@ import os
 import pickle
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def compiled(function: F, signature: object, key: str) -> F:
         The function, with a dispatcher that accepts this signature only.
     """
     dispatcher = numba.njit(error_model="numpy")(function)
-    dispatcher._cache = _CodeCache(f"{function.__module__}.{function.__qualname__}", key)
+    dispatcher._cache = _CodeCache(f"{function.__module__}.{function.__name__}", key)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     return cast(F, dispatcher)
@@ -187,19 +186,17 @@ class _CodeCache:
     def save_overload(self, signature: object, result: Any) -> None:
         """Write the code to the first directory that can be written; none is no error."""
         payload = dumps(result._reduce())
+        content = hashlib.sha256(payload).digest() + payload
         name = self._file(result.target_context, signature)
         for directory in _cache_directories():
+            temporary = directory / f"{name}.{os.getpid()}"
             try:
                 directory.mkdir(parents=True, exist_ok=True)
-                descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=name)
-            except OSError:
-                continue
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(hashlib.sha256(payload).digest() + payload)
-                Path(temporary).replace(directory / name)
-            except OSError:  # a full disk: try the next one
-                Path(temporary).unlink(missing_ok=True)
+                temporary.write_bytes(content)
+                temporary.replace(directory / name)
+            except OSError:  # not writable, or full: try the next one
+                with suppress(OSError):
+                    temporary.unlink()
                 continue
             return
 
