@@ -188,8 +188,8 @@ def _document_of(model: Model) -> _Document:
 _PATH = re.compile(r"(?:^|[\s\"'=(\[,;:])(?:(?:/[^/\s]+){2,}|~\w*/|[A-Za-z]:[\\/](?!/)|\\\\\w)")
 
 
-def _check_text(text: str, place: str) -> None:
-    if _PATH.search(text):
+def _check_text(text: str, place: str, known: frozenset[str] = frozenset()) -> None:
+    if _PATH.search(text) and text not in known:
         raise ModelFileError(
             f"{place}: a model file never holds a path, got {text[:60]!r}; give the bare file name"
         )
@@ -199,21 +199,21 @@ def _check_text(text: str, place: str) -> None:
         raise ModelFileError(f"{place}: expected valid Unicode text, got {text[:60]!r}") from None
 
 
-def _check_json(value: object, place: str, depth: int = 0) -> None:
-    """Refuse what does not come back from JSON as it went in, and paths."""
+def _check_json(value: object, place: str, known: frozenset[str], depth: int = 0) -> None:
+    """Refuse what does not come back from JSON as it went in, and paths other than the `known` texts."""
     if depth > 16:
         raise ModelFileError(f"{place}: nested deeper than 16 levels")
     if isinstance(value, str):
-        _check_text(value, place)
+        _check_text(value, place, known)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ModelFileError(f"{place}: expected text keys, got {key!r}")
-            _check_text(key, place)
-            _check_json(item, f"{place}.{key}", depth + 1)
+            _check_text(key, place, known)
+            _check_json(item, f"{place}.{key}", known, depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            _check_json(item, f"{place}[{i}]", depth + 1)
+            _check_json(item, f"{place}[{i}]", known, depth + 1)
     elif type(value) is float:
         if not math.isfinite(value):
             raise ModelFileError(f"{place}: expected a finite number, got {value}")
@@ -244,10 +244,12 @@ def encode_model(model: Model) -> bytes:
         ModelFileError: a text holds a path, the provenance is not plain JSON, or the document is over 1 MB.
     """
     _check_text(model.name, "name")
+    # A channel may be named after a topic like /plant/pump/flow, which only looks like a path.
+    names = frozenset(channel.name for channel in model.inputs)
     for i, channel in enumerate(model.inputs):
-        _check_text(channel.name, f"inputs[{i}].name")
+        _check_text(channel.name, f"inputs[{i}].name", names)
         _check_text(channel.unit, f"inputs[{i}].unit")
-    _check_json(model.provenance, "provenance")
+    _check_json(model.provenance, "provenance", names)
     _check_replay_cost(model)
     document = _ENCODER.encode(_document_of(model))
     return write_tensors(_tensors_of(model), {KEY: document.decode("utf-8")})
