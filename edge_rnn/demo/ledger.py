@@ -30,7 +30,10 @@ _FINDS: Final[Mapping[FaultName, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SeenScore:
-    """One score message: the pump it is about, its reading's event time, when it came, and what it says."""
+    """One score message: the pump it is about, its reading's event time, when it came, and what it says.
+
+    blamed: the channels that raise the alarm: with a fault, or with at least half of the score.
+    """
 
     pump: str
     time_ns: int
@@ -39,6 +42,7 @@ class SeenScore:
     score: float | None
     threshold: float | None
     expected: Mapping[str, float | None] = field(default_factory=dict)
+    blamed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class SeenEvent:
     @property
     def reason(self) -> str:
         """The channel to blame and its share, such as "pressure 93 %"; "" where the whole pump is."""
-        if not self.channels:
+        if not self.channels or self.kind == "silent":
             return ""
         name, share = self.channels[0]
         return name if share is None else f"{name} {share:.0%}".replace("%", " %")

@@ -12,7 +12,10 @@ class _Score(msgspec.Struct):
     status: str
     score: float | None = None
     threshold: float | None = None
+    alarm: bool = False
+    shares: dict[str, float | None] = {}
     expected: dict[str, float | None] = {}
+    faults: dict[str, str] = {}
 
 
 class _Event(msgspec.Struct):
@@ -25,7 +28,19 @@ class _Event(msgspec.Struct):
 def read_score(pump: str, payload: bytes, received_ns: int) -> SeenScore:
     """A score message of `pump` that came at `received_ns`."""
     said = msgspec.json.decode(payload, type=_Score)
-    return SeenScore(pump, said.time_ns, received_ns, said.status, said.score, said.threshold, said.expected)
+    blamed = set(said.faults)
+    if said.alarm:
+        blamed |= {name for name, share in said.shares.items() if share is not None and share >= 0.5}
+    return SeenScore(
+        pump=pump,
+        time_ns=said.time_ns,
+        received_ns=received_ns,
+        status=said.status,
+        score=said.score,
+        threshold=said.threshold,
+        expected=said.expected,
+        blamed=frozenset(blamed),
+    )
 
 
 def read_event(pump: str, payload: bytes, received_ns: int) -> SeenEvent:

@@ -119,11 +119,15 @@ class DaemonProcess:
         if self._process is None:
             return
         self._process.terminate()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.wait(_STOP_S)
+        self._process.kill()  # of no effect on one that has ended
+        self._process.wait()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended, at most so long."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
 
     def check(self) -> None:
         """Raise an `EdgeRnnError` with the daemon's last words if it has ended."""

@@ -8,8 +8,8 @@ terminal of a given size; `LiveView` and `LineView` put them where they belong. 
       temperature  51.20 °C     expected  51.13   ▂▂▃▃▄▅▅▆▆▆▅▅
       pressure      8.10 bar    expected   6.92   ▁▂▄▇██▇▅▂▁▁█
 
-In the score's line a full block is at or above the threshold; readings that came while the pump's alarm was
-on are red. Where the terminal is too low for all pumps, each gets the first line only.
+In the score's line a full block is at or above the threshold; readings of a channel that is to blame for the
+pump's alarm are red. Where the terminal is too low for all pumps, each gets the first line only.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO, TypeVar
 
 from edge_rnn.demo.ledger import Ledger, SeenEvent, SeenScore
 from edge_rnn.demo.pumps import CHANNELS, DECIMALS, RATE_HZ
@@ -28,6 +28,8 @@ from edge_rnn.demo.pumps import CHANNELS, DECIMALS, RATE_HZ
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
+
+T = TypeVar("T")
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _HISTORY: Final = 8 * RATE_HZ
@@ -48,7 +50,11 @@ _SPANS: Final = ((1.0, 5.2), (47.5, 57.5), (5.8, 8.4))
 
 @dataclass(slots=True)
 class PumpState:
-    """The last seconds of one pump: deques of equal times, newest last."""
+    """The last seconds of one pump, newest last.
+
+    traces: readings of each channel; levels: (score in units of the threshold, whether there is an alarm);
+    blamed: the channels that raise it.
+    """
 
     status: str = "waiting"
     values: tuple[float, ...] = ()
@@ -58,7 +64,8 @@ class PumpState:
     traces: tuple[deque[float], ...] = field(
         default_factory=lambda: tuple(deque(maxlen=_HISTORY) for _ in CHANNELS)
     )
-    scores: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    levels: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    blamed: deque[frozenset[str]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
 
 class Board:
@@ -96,7 +103,8 @@ class Board:
         level = 0.0
         if score.score is not None and score.threshold:
             level = score.score / score.threshold
-        state.scores.append((level, score.status in _ALARMING))
+        state.levels.append((level, score.status in _ALARMING))
+        state.blamed.append(score.blamed)
 
     def add_event(self, event: SeenEvent) -> None:
         """The daemon has said that an alarm opened or closed."""
@@ -130,10 +138,9 @@ def trace_blocks(values: Sequence[float], low: float, high: float) -> str:
     return "".join(_BLOCKS[max(0, min(7, math.floor((value - low) / (high - low) * 8)))] for value in values)
 
 
-def _thin(values: Sequence[float], width: int) -> list[float]:
+def _thin(values: Iterable[T], width: int) -> list[T]:
     # Two beats a column: four seconds of life fit 40 columns, and the picture flows at a calm pace.
-    picked = list(values)[::-1][::2][:width]
-    return picked[::-1]
+    return list(values)[::-2][:width][::-1]
 
 
 def _number(value: float | None, decimals: int, width: int) -> str:
@@ -148,7 +155,7 @@ def _score_line(pump: str, state: PumpState, width: int) -> Text:
     line.append(f" {pump:<7}", "bold")
     line.append(f"{'●' if state.status != 'waiting' else '○'} {state.status:<9}", style)
     columns = max(8, width - 45)
-    levels = list(state.scores)[::-1][::2][:columns][::-1]
+    levels = _thin(state.levels, columns)
     line.append(" score ", "dim")
     line.append("·" * (columns - len(levels)), "bright_black")
     for level, alarming in levels:
@@ -176,13 +183,14 @@ def _channel_line(index: int, state: PumpState, width: int) -> Text:
     line.append(_number(expected, decimals, 6), "cyan")
     columns = max(8, width - 45 + 3)
     values = _thin(state.traces[index], columns)
-    alarming = [flag for _, flag in list(state.scores)[::-1][::2][: len(values)][::-1]]
-    alarming = [False] * (len(values) - len(alarming)) + alarming
+    # Scores follow readings by milliseconds, so the newest reading may have none yet.
+    blamed = _thin(state.blamed, len(values))
+    blamed = [frozenset()] * (len(values) - len(blamed)) + blamed
     line.append("  ")
     line.append(" " * (columns - len(values)))
     low, high = _SPANS[index]
-    for one, flag in zip(values, alarming, strict=True):
-        line.append(trace_blocks([one], low, high), "red" if flag else "blue")
+    for one, names in zip(values, blamed, strict=True):
+        line.append(trace_blocks([one], low, high), "red" if channel.name in names else "blue")
     return line
 
 
