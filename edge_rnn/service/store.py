@@ -14,8 +14,8 @@ may do besides is found when the store opens, in every backup, and wherever SQLi
 * commits that were lost without damage (a torn end of the write-ahead log) are told from the generation
   in the lock file.
 
-Each of these is a line in `notes`; the daemon logs them. A store is safe to use from several threads: `backup`
-copies through its own connection and does not keep commits waiting.
+Each of these is a line in `notes`; the daemon logs them. A store is safe to use from several threads:
+`backup` copies through its own connection and does not keep commits waiting.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from edge_rnn.service.store_schema import (
     Damage,
     Stage,
     checked_crc,
-    is_damage,
+    damage_found,
     row_crc,
     write_meta,
 )
@@ -223,35 +223,30 @@ class Store:
         backup = files.beside(self.path, ".backup")
         if backup.exists():
             try:
-                restored = files.restore(backup, self.path)
+                restored = files.restore(backup, self.path, known)
             except Damage as damage:
                 bad = files.set_aside(backup)
                 self.notes.append(f"{backup}: damaged ({damage}); set aside as {bad.name}")
                 damaged = True
             else:
-                older = max(known - restored.generation, 0)
                 self.notes.append(
-                    f"{self.path}: taken from the backup of commit {restored.generation}; "
-                    f"{older} later commits are missing"
+                    f"{self.path}: taken from the backup of commit {restored}; "
+                    f"{max(known - restored, 0)} later commits are missing"
                 )
-                # The gap is said; do not say it again as lost commits.
-                self._lock.generation = restored.generation
-                return self._take(*files.open_checked(self.path, self._sync), at_least=known)
+                return self._take(*files.open_checked(self.path, self._sync))
         if damaged or known:
             self.notes.append(f"{self.path}: no database and no backup to go on from; all streams start cold")
         files.create(self.path, known)
         return self._take(*files.open_checked(self.path, self._sync))
 
-    def _take(
-        self, connection: sqlite3.Connection, contents: Contents, at_least: int = 0
-    ) -> sqlite3.Connection:
+    def _take(self, connection: sqlite3.Connection, contents: Contents) -> sqlite3.Connection:
         lost = (self._lock.generation or 0) - contents.generation
         if lost > 0:
             self.counters.lost_commits += lost
             self.notes.append(
                 f"{self.path}: the last {lost} commits are missing; the end of its write-ahead log was lost"
             )
-        contents.generation = max(contents.generation, at_least, self._lock.generation or 0)
+        contents.generation = max(contents.generation, self._lock.generation or 0)
         for bad in contents.bad:
             self._report(bad)
         self._purge = contents.bad
@@ -306,12 +301,8 @@ class Store:
         with self._mutex:
             for attempt in (1, 2):
                 try:
-                    try:
+                    with damage_found():
                         return work()
-                    except sqlite3.Error as error:
-                        if not is_damage(error):
-                            raise
-                        raise Damage(f"SQLite finds: {error}") from error
                 except Damage as damage:
                     if attempt == 2:
                         raise StoreError(f"{self.path}: {doing}: damaged again ({damage})") from None
@@ -445,7 +436,7 @@ class Store:
         except BaseException as error:
             self.counters.failures += 1
             self._undo(error)
-            if isinstance(error, (OverflowError, UnicodeError, sqlite3.DataError)):
+            if isinstance(error, (OverflowError, UnicodeEncodeError, sqlite3.DataError)):
                 raise StoreError(
                     f"{self.path}: nothing was committed: a value does not fit: {error}"
                 ) from error
@@ -558,24 +549,17 @@ class Store:
         """Copy to `new` and check the copy; what is wrong with it, or None."""
         files.empty_file(new)
         try:
-            source = files.connect(self.path, self._sync, wal=True)
-            try:
-                target = sqlite3.connect(new, isolation_level=None)
-                try:
-                    source.backup(target)
-                    target.execute("PRAGMA journal_mode = DELETE")
-                finally:
-                    target.close()
-            finally:
-                source.close()
+            with (
+                damage_found(),
+                contextlib.closing(files.connect(self.path, self._sync, wal=True)) as source,
+                contextlib.closing(sqlite3.connect(new, isolation_level=None)) as target,
+            ):
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")
             connection, contents = files.open_checked(new, "full", wal=False)
             connection.close()
         except Damage as damage:
             return damage
-        except sqlite3.Error as error:
-            if is_damage(error):
-                return Damage(f"SQLite finds: {error}")
-            raise
         return Damage(f"{len(contents.bad)} rows have a wrong checksum") if contents.bad else None
 
     def _examine(self, found: Damage) -> None:

@@ -27,7 +27,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge_rnn.errors import ConfigError, StoreError
-from edge_rnn.service.store_schema import Contents, Damage, create_schema, is_damage, read_contents
+from edge_rnn.service.store_schema import (
+    Contents,
+    Damage,
+    create_schema,
+    damage_found,
+    read_contents,
+    write_meta,
+)
 
 _MAGIC = b"SQLite format 3\0"
 _TAILS = ("", "-wal", "-shm", "-journal")
@@ -146,13 +153,12 @@ def open_checked(path: Path, sync: str, *, wal: bool = True) -> tuple[sqlite3.Co
         raise Damage("it does not begin like a database")
     connection = None
     try:
-        connection = connect(path, sync, wal=wal)
-        return connection, read_contents(connection, str(path))
+        with damage_found():
+            connection = connect(path, sync, wal=wal)
+            return connection, read_contents(connection, str(path))
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()
-        if is_damage(error):
-            raise Damage(f"SQLite finds: {error}") from None
         raise StoreError(f"{path}: cannot be read: {error}") from None
     except BaseException:
         if connection is not None:
@@ -195,8 +201,16 @@ def create(path: Path, generation: int) -> None:
     settle(new, path)
 
 
-def restore(backup: Path, path: Path) -> Contents:
+def restore(backup: Path, path: Path, generation: int) -> int:
     """Copy a backup to the name `path` if it is sound; the backup stays.
+
+    Args:
+        backup: the copy to take.
+        path: the database's name.
+        generation: of the last commit that is known; the new database goes on from there.
+
+    Returns:
+        The generation of the backup.
 
     Raises:
         Damage: the backup is not what was written.
@@ -205,11 +219,15 @@ def restore(backup: Path, path: Path) -> Contents:
     empty_file(new)
     shutil.copyfile(backup, new)
     connection, contents = open_checked(new, "full", wal=False)
-    connection.close()
-    if contents.bad:
-        raise Damage(f"{len(contents.bad)} rows have a wrong checksum")
+    with contextlib.closing(connection):
+        if contents.bad:
+            raise Damage(f"{len(contents.bad)} rows have a wrong checksum")
+        if generation > contents.generation:
+            ledgers = contents.ledgers.items()
+            sums = {table: (len(ledger.rows), ledger.total) for table, ledger in ledgers}
+            write_meta(connection, generation, sums)
     settle(new, path)
-    return contents
+    return contents.generation
 
 
 def _rotate(path: Path) -> Path:

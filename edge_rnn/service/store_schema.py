@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, NamedTuple
@@ -98,12 +99,19 @@ class Damage(Exception):  # noqa: N818  (a finding that the store acts upon, it 
     """A database that is not what was written."""
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite speaks of the file's content (True) or of disk, memory, locks (False)."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return False
-    return code in _UNREADABLE or code & 0xFF not in _SURROUNDINGS
+@contextmanager
+def damage_found() -> Iterator[None]:
+    """Turn errors of SQLite that speak of the file's content into `Damage`; others pass."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and (code in _UNREADABLE or code & 0xFF not in _SURROUNDINGS):
+            raise Damage(f"SQLite finds: {error}") from error
+        raise
+    except UnicodeDecodeError as error:
+        # The message of an error repeats a damaged part of the schema, and that was no text.
+        raise Damage("SQLite finds: malformed database schema") from error
 
 
 def row_crc(table: str, *fields: Value) -> int:
@@ -240,7 +248,7 @@ def read_contents(connection: sqlite3.Connection, where: str) -> Contents:
     Raises:
         Damage: it is not what was written.
         StoreError: another program's database, or one of a newer version of this one.
-        sqlite3.Error: judge it with `is_damage`.
+        sqlite3.Error, UnicodeDecodeError: call it inside `damage_found`.
     """
     meta = _check_format(connection, where)
     contents = Contents(generation=meta["generation"])
