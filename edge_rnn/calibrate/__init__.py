@@ -1,1 +1,27 @@
-"""Scaling, scorer constants and thresholds from data; needs no torch, so it also runs on the device."""
+"""From recorded readings to a detector's numbers, without torch: on the device as in training.
+
+    rows = [(times_ns, X), ...]                 contiguous recordings in which nothing was wrong
+    scaler, condition = scaling(rows), ConditionSpec(drift=drifting(rows))
+    ...                                         train a network on what `condition` makes of the rows
+    model = calibrate_detector(model, rows, unseen_from)
+    baseline = without_network(model)           the same detector with the network's part off
+
+No function here takes labels.
+"""
+
+from edge_rnn.calibrate.fit import Options, calibrate_detector, without_network
+from edge_rnn.calibrate.rows import Recording
+from edge_rnn.calibrate.statistics import drifting, longest_runs, period, scaling, silent_limit, stuck_limits
+
+__all__ = [
+    "Options",
+    "Recording",
+    "calibrate_detector",
+    "drifting",
+    "longest_runs",
+    "period",
+    "scaling",
+    "silent_limit",
+    "stuck_limits",
+    "without_network",
+]

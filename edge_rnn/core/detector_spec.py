@@ -51,13 +51,15 @@ class GuardSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class ConditionSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """From a scaled reading to what the model sees.
 
-    drift: channels whose slow level is removed: z = x - m, m += drift_rate * (x - m); m is frozen while
-        the alarm is on. Empty = none.
+    drift: channels whose slow level is removed: z = x - m, m += drift_rate * z. Empty = none.
+    drift_rate_in_alarm: takes drift_rate's place while the alarm is on; 0 = the level stands still then, and
+        an alarm about a lasting change of such a channel ends only by max_freeze.
     clip: scaled values are limited to [-clip, clip].
     """
 
     drift: tuple[bool, ...] = ()
     drift_rate: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    drift_rate_in_alarm: Annotated[float, Meta(ge=0, lt=1)] = 0.01
     clip: Positive = 10.0
 
 
@@ -93,7 +95,8 @@ class ThresholdSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
     initial: first local mean.
     risk, level, count, excess_count, excess_sum, excess_squares: for `dspot`: the target exceedance
         probability, the excess level t, and what the calibration rows gave.
-    max_freeze: steps the local mean may stand still; then the new level is accepted as normal (0 = never).
+    max_freeze: steps an alarm may last without a break, whatever the kind; then the present level is accepted
+        as normal: it becomes the scorers' center and the stream warms up again (0 = never).
     """
 
     kind: Literal["fixed", "quantile", "dspot_ewma", "dspot"]
@@ -195,9 +198,9 @@ class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
                     f"detector.scorers[{i}]: expected {channels} centers and {size} precisions, "
                     f"got {len(scorer.center)} and {len(scorer.precision)}"
                 )
-        for value in self._floats():
-            if not math.isfinite(value):
-                raise ModelFileError(f"detector: expected finite numbers, got {value}")
+        for number in self._floats():
+            if not math.isfinite(number):
+                raise ModelFileError(f"detector: expected finite numbers, got {number}")
 
     def _floats(self) -> list[float]:
         values = [*self.residual_scale, self.condition.clip]

@@ -117,7 +117,8 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
         if healthy < 0:
             healthy = -healthy
             stages.rest(p, fresh, row, detect, marks)
-        stages.prepare(p, v, y, work, fault, x, detect, marks, not alarm.is_on(marks[at.PHASE]))
+        rate = p.drift_rate_in_alarm if alarm.is_on(marks[at.PHASE]) else p.drift_rate
+        stages.prepare(p, v, y, work, fault, x, detect, marks, rate)
         if p.kind != at.FORECAST:
             network_step(table[NETWORK_WORD], table[WEIGHTS_WORD], row, table[SCRATCH_WORD], table[X_WORD])
             marks[at.SPOKEN] = 1

@@ -41,7 +41,10 @@ _INTEGERS = (
     "max_missing", "alarm_class", "core_size", "y_at", "detect_at", "detect_size", "marks_at",
     "marks_size", "row_size", "ring_at",
 )  # fmt: skip
-_FLOATS = ("drift_rate", "clip", "mean_rate", "value", "initial", "risk", "level", "clear_ratio")
+_FLOATS = (
+    "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",
+    "clear_ratio",
+)  # fmt: skip
 PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
 
 
@@ -100,6 +103,7 @@ class Plan:
             "y_at": 4 * self.layout.y_offset, "detect_at": detect_at, "detect_size": detect,
             "marks_at": marks_at, "marks_size": marks, "row_size": self.dtype.itemsize, "ring_at": ring_at,
             "drift_rate": spec.condition.drift_rate, "clip": spec.condition.clip, "mean_rate": t.rate,
+            "drift_rate_in_alarm": spec.condition.drift_rate_in_alarm,
             "value": t.value, "initial": t.initial, "risk": t.risk, "level": t.level,
             "clear_ratio": a.clear_ratio,
         }  # fmt: skip

@@ -84,7 +84,7 @@ def judge(
 @jit
 def prepare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, fault: Faults, x: NDArray[np.float32],
-    detect: Vector, marks: Marks, learn: bool,
+    detect: Vector, marks: Marks, drift_rate: float,
 ) -> None:  # fmt: skip
     """What the model sees, in `work[SEEN]` and as float32 in x; the level below it goes to `work[SCALED]`."""
     c = p.channels
@@ -106,8 +106,8 @@ def prepare(
         work[SEEN * c + i] = z
         x[i] = np.float32(z)
         work[SCALED * c + i] = detect[level]
-        if drifts and learn and fault[i] == guard.NONE:
-            detect[level] += p.drift_rate * z
+        if drifts and fault[i] == guard.NONE:
+            detect[level] += drift_rate * z
 
 
 @jit

@@ -39,7 +39,8 @@ def specs(draw: st.DrawFn, channels: int) -> DetectorSpec:
             max_missing=draw(st.sampled_from([0, 2])),
         ),
         condition=ConditionSpec(
-            drift=draw(st.sampled_from([(), (True,) + (False,) * (channels - 1)])), drift_rate=0.1, clip=4.0
+            drift=draw(st.sampled_from([(), (True,) + (False,) * (channels - 1)])), drift_rate=0.1,
+            drift_rate_in_alarm=draw(st.sampled_from([0.0, 0.03])), clip=4.0
         ),
         residual_scale=draw(st.sampled_from([(), tuple(0.5 + i for i in range(channels))])),
         scorers=tuple(

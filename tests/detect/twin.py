@@ -218,8 +218,8 @@ class Twin:
                 z = self.held[i]
             seen.append(z)
             level.append(self.level[i] or 0.0)
-            if drifts and not on and fault[i] == "none":
-                self.level[i] += spec.condition.drift_rate * z
+            if drifts and fault[i] == "none":
+                self.level[i] += (spec.condition.drift_rate_in_alarm if on else spec.condition.drift_rate) * z
         if spec.kind != "forecast":
             self.said = self.network(seen)
         sound = self.said is not None and all(map(math.isfinite, self.said))
