@@ -7,7 +7,7 @@ are cut into calls. A table belongs to one thread at a time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from edge_rnn.core.jit import Numeric, numeric_class, target
 from edge_rnn.core.layout import aligned, padded
 from edge_rnn.core.model import Model
 from edge_rnn.core.pack import pack
+from edge_rnn.detect import fields as at
 from edge_rnn.detect import loop, snapshot
 from edge_rnn.detect.plan import Plan
 from edge_rnn.detect.stages import WORK_VECTORS
@@ -105,9 +106,8 @@ class DetectorTable:
         self._expect("out", out, self.verdict_dtype, (n,))
         if present.dtype not in (np.bool_, np.uint8):
             raise ValueError(f"present: expected bool or uint8, got {present.dtype}")
-        table = self._table
-        table[loop.ROWS_WORD] = rows.ctypes.data
-        done = self._call(n, time_ns, x, present, out)
+        self._fill(self._table, rows.ctypes.data, time_ns, x, present, out)
+        done = self._run(self._table_at)
         if done < n:
             row = int(rows[done])
             if not 0 <= row < len(self.states):
@@ -125,21 +125,43 @@ class DetectorTable:
         """Bring `row` to a saved state; `SnapshotError` if it is not one of this model, row unchanged."""
         self.states[row] = snapshot.load(self.plan, content)[0]
 
-    def _call(
+    def call(
         self,
-        n: int,
+        rows_at: int,
         time_ns: NDArray[np.int64],
         x: NDArray[np.float64],
         present: NDArray[np.bool_] | NDArray[np.uint8],
         out: NDArray[np.void],
-    ) -> int:
-        table = self._table
+    ) -> Callable[[], int]:
+        """A prepared call on arrays that are as `step_rows` wants them: unchecked, as often as one likes.
+
+        rows_at: address of the row numbers, or 0: all samples are of row 0. The call reads and writes the
+        arrays as they are at that moment, and returns how many samples were taken.
+        """
+        table = self._table.copy()
+        self._fill(table, rows_at, time_ns, x, present, out)
+        run, address, kept = self._run, table.ctypes.data, (table, time_ns, x, present, out)
+
+        def prepared(_kept: object = kept) -> int:
+            return run(address)
+
+        return prepared
+
+    @staticmethod
+    def _fill(
+        table: NDArray[np.int64],
+        rows_at: int,
+        time_ns: NDArray[np.int64],
+        x: NDArray[np.float64],
+        present: NDArray[np.bool_] | NDArray[np.uint8],
+        out: NDArray[np.void],
+    ) -> None:
+        table[loop.ROWS_WORD] = rows_at
         table[loop.TIMES_WORD] = time_ns.ctypes.data
         table[loop.XS_WORD] = x.ctypes.data
         table[loop.PRESENT_WORD] = present.ctypes.data
         table[loop.OUT_WORD] = out.ctypes.data
-        table[loop.COUNT_WORD] = n
-        return self._run(self._table_at)
+        table[loop.COUNT_WORD] = len(time_ns)
 
     @staticmethod
     def _expect(name: str, array: NDArray[np.generic], dtype: object, shape: tuple[int, ...]) -> None:
@@ -165,11 +187,9 @@ class Detector:
         self.model = model
         self.table = DetectorTable(model, 1, numeric)
         c = model.input_size
-        self._row = np.zeros(1, np.int64)
-        self._time = np.zeros(1, np.int64)
-        self._x = np.zeros((1, c))
-        self._present = np.ones((1, c), np.uint8)
-        self._out = np.zeros(1, self.table.verdict_dtype)
+        self._x, self._present = np.zeros(c), np.ones(c, np.uint8)
+        self._time, self._out = np.zeros(1, np.int64), np.zeros(1, self.table.verdict_dtype)
+        self._one = self.table.call(0, self._time, self._x, self._present, self._out)
 
     def step(self, x: ArrayLike, time_ns: int, present: ArrayLike | None = None) -> Verdict:
         """Judge one sample.
@@ -183,15 +203,18 @@ class Detector:
             ValueError: x or present of another length, or a time that is not after the last one; the state
                 is unchanged.
         """
-        c = self.model.input_size
         values = np.asarray(x, np.float64)
-        flags = np.ones(c, np.uint8) if present is None else np.asarray(present).astype(np.uint8)
-        if values.shape != (c,) or flags.shape != (c,):
-            raise ValueError(f"x, present: expected {c} each, got shapes {values.shape} and {flags.shape}")
+        flags = 1 if present is None else np.asarray(present)
+        if values.shape != self._x.shape or (present is not None and np.shape(flags) != self._x.shape):
+            raise ValueError(
+                f"x, present: expected {self._x.size} each, got shapes {values.shape} and {np.shape(flags)}"
+            )
         if not -(2**63) <= time_ns < 2**63:
             raise ValueError(f"time_ns: expected a 64-bit number of nanoseconds, got {time_ns}")
-        self._x[0], self._present[0], self._time[0] = values, flags, time_ns
-        self.table.step_rows(self._row, self._time, self._x, self._present, self._out)
+        self._x[:], self._present[:], self._time[0] = values, flags, time_ns
+        if not self._one():
+            last = int(self.table.states["marks"][0, at.TIME])
+            raise ValueError(f"time_ns: expected later than the last sample's {last}, got {time_ns}")
         return Verdict.from_record(self._out[0])
 
     def run(self, times_ns: ArrayLike, X: ArrayLike, present: ArrayLike | None = None) -> NDArray[np.void]:  # noqa: N803
@@ -216,8 +239,8 @@ class Detector:
             )
         late = np.flatnonzero(times[1:] <= times[:-1])
         if late.size:
-            at = late[0] + 1
-            raise ValueError(f"times_ns[{at}]: expected later than the one before; sort the readings")
+            row = late[0] + 1
+            raise ValueError(f"times_ns[{row}]: expected later than the one before; sort the readings")
         out = np.zeros(n, self.table.verdict_dtype)
         self.table.step_rows(np.zeros(n, np.int64), times, xs, flags, out)
         return out

@@ -76,21 +76,15 @@ class Verdict:
     @classmethod
     def from_record(cls, record: np.void, stream: str = "") -> Verdict:
         """The verdict in a `verdict_dtype` record; arrays are copied."""
-        fault = record["fault"]
-        faults = tuple(
-            Fault(int(i), FAULT_KINDS[fault[i]]) for i in (np.flatnonzero(fault) if fault.any() else ())
+        # One item() is a third of the time of eleven field accesses.
+        (time_ns, step, score, threshold, share, residual, expected, fault, status, alarm, accepted) = (
+            record.item()
         )
+        word = STATUSES[status]
+        faults: tuple[Fault, ...] = ()
+        if word == "fault":
+            faults = tuple(Fault(c, FAULT_KINDS[kind]) for c, kind in enumerate(fault.tolist()) if kind)
         return cls(
-            stream=stream,
-            time_ns=int(record["time_ns"]),
-            step=int(record["step"]),
-            status=STATUSES[record["status"]],
-            alarm=bool(record["alarm"]),
-            score=float(record["score"]),
-            threshold=float(record["threshold"]),
-            share=record["share"].copy(),
-            residual=record["residual"].copy(),
-            expected=record["expected"].copy(),
-            faults=faults,
-            accepted=bool(record["accepted"]),
-        )
+            stream, time_ns, step, word, bool(alarm), score, threshold,
+            share.copy(), residual.copy(), expected.copy(), faults, bool(accepted),
+        )  # fmt: skip
