@@ -102,21 +102,25 @@ def render(card: Mapping[str, Any]) -> str:
         f"{data['first']} to {data['last']}",
     )
     say("rows", f"{data['rows_trained_on']} trained on", f"{data['rows_held_back']} held back")
-    say("training", f"{net['epochs']} epochs, best at {net['best_epoch']}, {net['seconds']:.1f} s")
+    say("training", f"{net['epochs']} epochs, best at {net['best_epoch']}")
     say(
         "forecast",
         f"squared error {loss['training']:.4g} on training rows",
         f"held back {loss['network']:.4g}, last reading {loss['persistence']:.4g}, mean {loss['mean']:.4g}",
     )
     say("", loss["sentence"])
+    if card["drift_removed"]:
+        say("drift", f"slow level removed from {', '.join(card['drift_removed'])}")
     say("spread", ", ".join(f"{name} ±{value:.3g}" for name, value in card["residual_spread"].items()))
     for key, label in (("detector", "detector"), ("baseline", "no RNN")):
         part = card[key]
-        say(
-            label,
-            f"threshold {part['threshold']:.4g} ({part['rule']})",
-            f"{part['alarms']} alarm(s), {part['rows_in_alarm']} of {part['rows']} held-back rows in alarm",
-        )
+        if part is not None:
+            say(
+                label,
+                f"threshold {part['threshold']:.4g} ({part['rule']})",
+                f"held back: {part['alarms']} alarm(s), {part['alarms_per_day']:.3g} a day, "
+                f"{part['rows_in_alarm']} of {part['rows']} rows in alarm",
+            )
     for note in data["notes"]:
         say("note", note)
     return "\n".join(lines)

@@ -35,11 +35,6 @@ def condition(stretch: Stretch, scaler: Scaler, spec: ConditionSpec) -> Rows:
     return Rows(out, known)
 
 
-def join(before: Rows, after: Rows) -> Rows:
-    """Two parts that follow each other, as one."""
-    return Rows(np.concatenate([before.x, after.x]), np.concatenate([before.known, after.known]))
-
-
 def cut(rows: Rows, at: int) -> tuple[Rows, Rows]:
     """The rows before `at` and the rest."""
     return Rows(rows.x[:at], rows.known[:at]), Rows(rows.x[at:], rows.known[at:])

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from edge_rnn.errors import DataError
 from edge_rnn.files.readings import LABEL_NAMES, Table, read_table
 
-GAP_PERIODS = 3
+# The guard of a trained detector starts afresh after the same pause.
+GAP_PERIODS = 10
 MIN_ROWS = 100
 MIN_STRETCH = 24
 
@@ -37,10 +38,6 @@ class Stretch:
 
     def __len__(self) -> int:
         return int(self.times_ns.size)
-
-    def part(self, start: int, stop: int) -> Stretch:
-        """The rows start..stop-1."""
-        return Stretch(self.times_ns[start:stop], self.values[start:stop])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +116,7 @@ def read_tables(
                 channels=names,
                 labels=table.labels,
                 time_column=table.time_column,
-                notes=tuple(f"{file}: {note}" for note in table.notes),
+                notes=tuple(f"file {len(tables) + 1}: {note}" for note in table.notes),
             )
         )
     if not tables:
@@ -216,15 +213,10 @@ def held_back_share(rows: int) -> float:
     return float(np.interp(np.log10(max(rows, 1)), [3, 4], [0.4, 0.2]))
 
 
-def split(data: TrainingData) -> tuple[list[Stretch], list[Stretch]]:
-    """Per stretch the rows to train on and the rows held back behind them."""
+def held_back_from(data: TrainingData) -> list[int]:
+    """Per stretch its first held-back row: what lies before is trained on."""
     share = held_back_share(data.rows)
-    train, held = [], []
-    for stretch in data.stretches:
-        cut = round(len(stretch) * (1 - share))
-        train.append(stretch.part(0, cut))
-        held.append(stretch.part(cut, len(stretch)))
-    return train, held
+    return [round(len(stretch) * (1 - share)) for stretch in data.stretches]
 
 
 def seconds(nanoseconds: int) -> str:

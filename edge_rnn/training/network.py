@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_rnn.core.model import Float32, Model, Recurrent, RestState, SelfTest
 from edge_rnn.core.reference import Reference
 from edge_rnn.errors import ExportError
+from edge_rnn.training.export import tolerance
 from edge_rnn.training.extra import torch
 from edge_rnn.training.parts import linear, recurrent_layers
 from edge_rnn.training.trainer import Forecaster, Rows
@@ -65,8 +66,6 @@ def self_test(network: Forecaster, model: Model, rest: RestState, rows: Rows) ->
     Raises:
         ExportError: our equations do not reproduce PyTorch's outputs.
     """
-    from edge_rnn.training.export import tolerance
-
     x = rows.x[:SELF_TEST_STEPS]
     h = torch.from_numpy(np.stack(rest.h))[:, None]
     c = [part for part in rest.c if part is not None]

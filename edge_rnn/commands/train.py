@@ -1,0 +1,126 @@
+"""`edge-rnn train`: recorded data in; one model file with its detector out, and a card of what it is worth.
+
+The card goes to stdout (as JSON with --json), progress to stderr and only in a terminal. The model file is
+written once, at the end and in one piece: an interrupted run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_rnn.errors import ConfigError
+
+Progress = Callable[[int, int, float], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `edge-rnn train`."""
+    parser.epilog = """\
+Reads CSV or NDJSON with one time column; every other column with numbers is a channel, except label
+columns (anomaly, changepoint, label, ...; --labels names others), which are never inputs. Trains a network
+to forecast the next reading on the first part of each file, calibrates scorers and thresholds with the
+rest, writes one model file and prints its card. Train on a stretch in which nothing was wrong.
+
+example:
+  edge-rnn train pump.csv -o pump.safetensors --time ts --channels vib,temp,flow --rows 5000"""
+    add = parser.add_argument
+    add("data", nargs="+", metavar="DATA", help="CSV or NDJSON files, all with the same channels")
+    add("-o", "--output", required=True, metavar="MODEL", help="the model file to write")
+    add("--time", metavar="COLUMN", help="the time column (default: found by name and content)")
+    add("--channels", type=_names, metavar="A,B", help="the input columns (default: all with numbers)")
+    add("--labels", type=_names, default=[], metavar="A,B", help="label columns: never inputs")
+    add("--delimiter", metavar="CHAR", help="of the CSV: one character or 'tab' (default: found)")
+    add("--rows", type=int, metavar="N", help="use only the first N rows of each file")
+    add("--name", help="the model's name (default: the output's, without its ending)")
+    add("--cell", choices=("rnn", "gru", "lstm"), default="gru", help="(default: %(default)s)")
+    add("--hidden", type=int, default=32, metavar="N", help="hidden units of a layer (default: %(default)s)")
+    add("--layers", type=int, default=1, metavar="N", help="recurrent layers (default: %(default)s)")
+    add("--epochs", type=int, metavar="N", help="at most so many (default: by the number of rows)")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, another model (default: %(default)s)")
+    add("--threads", type=int, default=1, metavar="N", help="of PyTorch (default: %(default)s)")
+    add("--json", action="store_true", help="print the card as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, write the model file, print its card."""
+    # First of all: without torch this is one line that says what to install.
+    from edge_rnn.files.model_file import save
+    from edge_rnn.training import fit
+    from edge_rnn.training.card import render
+    from edge_rnn.training.data import read_tables
+    from edge_rnn.training.trainer import Recipe
+
+    started = time.monotonic()
+    output = Path(args.output)
+    _check_output(output, [Path(p) for p in args.data])
+    recipe = Recipe(
+        cell=args.cell,
+        hidden=args.hidden,
+        layers=args.layers,
+        epochs=args.epochs,
+        seed=args.seed,
+        threads=args.threads,
+    )
+    tables = read_tables(
+        args.data, time=args.time, channels=args.channels, labels=args.labels, delimiter=args.delimiter
+    )
+    name = args.name or output.name.removesuffix(".safetensors")
+    with _progress() as progress:
+        model = fit.train(tables, recipe, rows=args.rows, name=name, progress=progress)
+    save(model, output)
+    card = fit.card_of(model)
+    if args.json:
+        print(json.dumps({"model": output.name, **card}, indent=2))
+    else:
+        print(render(card))
+        print(f"written   {output}, {time.monotonic() - started:.1f} s in all")
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected column names with commas between, got {text!r}")
+    return names
+
+
+def _check_output(output: Path, data: list[Path]) -> None:
+    """Say before the training, not after it, that the model could not be written."""
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ConfigError(
+            f"--output: expected a file in a folder that exists and can be written to, got {output}"
+        )
+    if any(output.resolve() == path.resolve() for path in data):
+        raise ConfigError(f"--output: {output} is one of the data files and would be overwritten")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on stderr in a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, squared error held back {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=None, loss="-")
+
+        def told(done: int, total: int, loss: float) -> None:
+            bar.update(task, completed=done, total=total, loss=f"{loss:.4g}")
+
+        yield told

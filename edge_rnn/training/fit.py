@@ -1,0 +1,197 @@
+"""From recorded tables to one model: the whole training, in order.
+
+    tables -> contiguous stretches (data.py) -> scaler and drifting channels (edge_rnn.calibrate)
+    -> conditioned rows (conditioning.py) -> network (trainer.py)
+    -> `Model` with resting state, activation ranges and self-test (network.py)
+    -> detector calibrated with the held-back rows (edge_rnn.calibrate) -> card (card.py)
+
+Nothing here decides about detection: what a score or a threshold is made of belongs to
+`edge_rnn.calibrate`, which works without torch and can be run again on a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edge_rnn import __version__
+from edge_rnn.calibrate import (
+    Options,
+    calibrate_detector,
+    drifting,
+    scaling,
+    silent_limit,
+    stuck_limits,
+    without_network,
+)
+from edge_rnn.core.detector_spec import ConditionSpec, GuardSpec
+from edge_rnn.core.model import Input, Model
+from edge_rnn.detect.detector import Detector
+from edge_rnn.errors import DataError
+from edge_rnn.files.readings import Table
+from edge_rnn.training import card as cards
+from edge_rnn.training import network as net
+from edge_rnn.training.conditioning import condition, cut
+from edge_rnn.training.data import GAP_PERIODS, TrainingData, held_back_from, prepare
+from edge_rnn.training.extra import torch
+from edge_rnn.training.trainer import Forecaster, Progress, Recipe, Rows, forecasts, train_forecaster
+
+__all__ = ["card_of", "train"]
+
+
+def train(
+    tables: Table | Sequence[Table],
+    recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
+    *,
+    name: str = "model",
+    rows: int | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Train a detector on recorded readings in which nothing was wrong.
+
+    Args:
+        tables: one table or several with the same channels, from `read_table` or `read_tables`.
+        recipe: network and training.
+        name: of the model, letters for people.
+        rows: use only the first so many rows of each table.
+        options: how to calibrate; its `condition` and `guard`, where None, are found in the readings.
+        progress: called after every epoch with (done, at most, best held-back loss).
+
+    Returns:
+        A model ready for `edge_rnn.save` and `edge_rnn.Detector`: forecasts the next reading, with scaler,
+        detector, self-test, resting state, activation ranges, and its card (`card_of`).
+
+    Raises:
+        DataError: too few rows, a channel that never changes or has no readings, a loss that diverges.
+
+    The same tables, recipe and options give the same model.
+    """
+    data = prepare([tables] if isinstance(tables, Table) else tables, rows)
+    recordings = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    unseen = held_back_from(data)
+    scaler = scaling(recordings)
+    options = options or Options()
+    options = replace(
+        options,
+        condition=options.condition or ConditionSpec(drift=drifting(recordings)),
+        guard=options.guard or GuardSpec(
+            stuck_after=stuck_limits(recordings), silent_after_ns=silent_limit(recordings),
+            gap_ns=GAP_PERIODS * data.period_ns, on_gap="reset",
+        ),
+    )  # fmt: skip
+    assert options.condition is not None
+    whole = [condition(stretch, scaler, options.condition) for stretch in data.stretches]
+    parts = [cut(stretch, at) for stretch, at in zip(whole, unseen, strict=True)]
+    early_stop = [cut(held, (len(held) + 1) // 2)[0] for _, held in parts]
+    network, history = train_forecaster([before for before, _ in parts], early_stop, recipe, progress)
+    model = replace(
+        _proven(network, parts[0][0], recipe),
+        name=name,
+        inputs=tuple(Input(channel) for channel in data.channels),
+        scaler=scaler,
+    )
+    model = calibrate_detector(model, recordings, unseen, options)
+    card = _card(model, data, unseen, network, parts)
+    card["network"] |= {
+        "cell": recipe.cell,
+        "hidden": recipe.hidden,
+        "layers": recipe.layers,
+        "seed": recipe.seed,
+        "epochs": len(history.train),
+        "best_epoch": history.best_epoch,
+    }
+    card["forecast"]["training"] = history.train[history.best_epoch - 1]
+    return replace(
+        model,
+        provenance={
+            "source": "edge-rnn train",
+            "edge_rnn": __version__,
+            "torch": str(torch.__version__),
+            "training": card,
+        },
+    )
+
+
+def card_of(model: Model) -> Mapping[str, Any]:
+    """The card of a trained model; `DataError` for a model that `train` did not make."""
+    card = model.provenance.get("training")
+    if not isinstance(card, dict):
+        raise DataError(f"model {model.name}: it carries no training card; it was not made by edge-rnn train")
+    return card
+
+
+def _proven(network: Forecaster, rows: Rows, recipe: Recipe) -> Model:
+    """The network as a model with resting state, ranges and self-test, from rows it was trained on."""
+    model = net.bare_model(network)
+    rest, ranges = net.rest_and_ranges(network, model.layers, rows, recipe.burn_in)
+    return replace(
+        model,
+        rest_state=rest,
+        activation_ranges=ranges,
+        self_test=net.self_test(network, model, rest, rows),
+    )
+
+
+def _card(
+    model: Model,
+    data: TrainingData,
+    unseen: Sequence[int],
+    network: Forecaster,
+    parts: Sequence[tuple[Rows, Rows]],
+) -> cards.Card:
+    """Everything of the card but what the training loop knows."""
+    spec, scaler = model.detector, model.scaler
+    assert spec is not None
+    assert scaler is not None
+    said = []
+    for before, held in parts:
+        forecast = forecasts(network, np.concatenate([before.x, held.x]))
+        said.append(forecast[len(before) - 1 : len(before) + len(held) - 1])
+    compared = cards.skill(said, [before for before, _ in parts], [held for _, held in parts])
+    spread = np.array(spec.residual_scale) * scaler.std
+    drift = [channel for channel, on in zip(data.channels, spec.condition.drift, strict=False) if on]
+    return {
+        "name": model.name,
+        "data": cards.data_section(data, sum(unseen)),
+        "network": {"parameters": model.parameters, "macs": model.macs},
+        "forecast": {
+            "network": compared.network,
+            "persistence": compared.persistence,
+            "mean": compared.mean,
+            "sentence": compared.sentence(),
+        },
+        "drift_removed": drift,
+        "residual_spread": {c: float(s) for c, s in zip(data.channels, spread, strict=True)},
+        "detector": _alarms(model, data, unseen),
+        "baseline": _alarms(without_network(model), data, unseen) if _has_baseline(model) else None,
+    }
+
+
+def _has_baseline(model: Model) -> bool:
+    return model.detector is not None and any(s.source == "input" for s in model.detector.scorers)
+
+
+def _alarms(model: Model, data: TrainingData, unseen: Sequence[int]) -> dict[str, Any]:
+    """What the detector says on the held-back rows, each stretch from a cold start at its first row."""
+    detector = Detector(model)
+    assert model.detector is not None
+    alarms = in_alarm = rows = 0
+    for stretch, start in zip(data.stretches, unseen, strict=True):
+        detector.reset()
+        on = detector.run(stretch.times_ns, stretch.values)["alarm"] == 1
+        alarms += int((on[start:] & ~np.r_[False, on[:-1]][start:]).sum())
+        in_alarm += int(on[start:].sum())
+        rows += len(stretch) - start
+    days = rows * data.period_ns / 86_400e9
+    return {
+        "threshold": model.detector.threshold.value,
+        "rule": model.detector.threshold.kind,
+        "rows": rows,
+        "alarms": alarms,
+        "rows_in_alarm": in_alarm,
+        "alarms_per_day": alarms / days,
+    }
