@@ -132,11 +132,11 @@ def _taken_for_granted(model: Model, args: argparse.Namespace) -> list[str]:
 def _with_self_test(model: Model) -> Model:
     """The model with recorded steps of the float64 equations, and where it comes from."""
     x = np.random.default_rng(0).normal(size=(_STEPS, model.input_size)).astype(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         y = Reference(model).run(x)
     scale = float(np.abs(y).max())
     facts = {"source": "state_dict", "edge_rnn": __version__}
-    if not scale < np.finfo(np.float32).max:
+    if not scale < float(np.finfo(np.float32).max):
         raise ModelFileError(
             f"{model.name}: its outputs overflow within {_STEPS} steps of ordinary inputs; "
             "check --cell (rnn_relu?) and the weights"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_ROWS = 20_000
+MAX_PANELS = 48
 _MEANING = {
     ("lstm", "i"): "input gate i: 1 writes the cell, 0 does not",
     ("lstm", "f"): "forget gate f: 1 keeps the cell, 0 forgets it",
@@ -110,6 +111,8 @@ def _figure(model: Model, x: Float64, gates: list[dict[str, Float64]], table: Ta
             "inspect --gates draws with matplotlib, which is not installed: pip install 'edge-rnn[plot]'"
         ) from None
     panels = [(i, gate, values[start:]) for i, layer in enumerate(gates) for gate, values in layer.items()]
+    if len(panels) > MAX_PANELS:
+        raise ConfigError(f"inspect: {len(panels)} gates are more than one picture holds ({MAX_PANELS})")
     heights = [1.2] + [min(max(1.3, 0.035 * values.shape[1]), 3.0) for _, _, values in panels]
     figure = Figure(figsize=(11, sum(heights) + 0.45 * len(heights) + 0.8), dpi=120, layout="constrained")
     axes = figure.subplots(len(panels) + 1, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
@@ -126,7 +129,15 @@ def _figure(model: Model, x: Float64, gates: list[dict[str, Float64]], table: Ta
     top.set_title("inputs" + (", scaled" if model.scaler is not None else ""), loc="left", fontsize=9)
     top.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     if model.input_size <= 8:
-        top.legend(loc="upper left", bbox_to_anchor=(1.005, 1.0), fontsize=7, frameon=False, borderaxespad=0)
+        top.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            ncols=model.input_size,
+            fontsize=7,
+            frameon=False,
+            borderaxespad=0.1,
+            handlelength=1.2,
+        )
     for axis, (i, gate, values) in zip(axes[1:], panels, strict=True):
         _heat_map(figure, axis, values.T, extent, sigmoid=gate in _SIGMOID)
         cell = model.layers[i].cell
@@ -139,6 +150,7 @@ def _figure(model: Model, x: Float64, gates: list[dict[str, Float64]], table: Ta
     bottom.set_xlabel("time (UTC)", fontsize=8)
     for axis in axes:
         axis.tick_params(labelsize=7)
+    bottom.xaxis.get_offset_text().set_fontsize(7)
     figure.suptitle(f"{_label(model.name)}: gate activations over {len(when)} readings", fontsize=11)
     return figure
 
@@ -155,7 +167,7 @@ def _heat_map(
     from matplotlib.ticker import MaxNLocator
 
     units = values.shape[0]
-    bound = 1.0 if np.abs(values).max() <= 1 else float(np.abs(values).max())
+    bound = max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
     image = axis.imshow(
         values,
         aspect="auto",

@@ -49,15 +49,17 @@ def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelFileError(f"{where}: cannot be read: {reason}; check the path") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ModelFileError(f"{where}: {what}, expected a model file")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
     if len(data) > max_bytes:
         raise ModelFileError(
             f"{where}: {status.st_size} bytes, more than the limit of {max_bytes}; "

@@ -1,0 +1,128 @@
+"""`edge-rnn check`: ok or every problem, one a line, for a configuration and for a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edge_rnn
+from edge_rnn.cli import main
+from edge_rnn.core.model import SelfTest
+from tests.support import models
+from tests.support import torch_files as tf
+
+CONFIG = """
+[mqtt]
+host = "localhost"
+
+[[stream]]
+name = "pump"
+model = "pump.safetensors"
+topic = "plant/{machine}/vib"
+channels = [{ name = "sensor 0", path = "a" }, { name = "sensor 1", path = "b" }]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    edge_rnn.save(models.forecaster(), "pump.safetensors")
+    return tmp_path
+
+
+def test_a_good_model_is_ok(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "pump.safetensors"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("pump.safetensors: model, lstm 2 -> 2")
+    assert out.endswith("self-test of 16 steps passed: ok\n")
+    assert main(["check", "pump.safetensors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) | {"network": ""} == {
+        "file": "pump.safetensors", "kind": "model", "ok": True, "problems": [], "network": "",
+        "self_test": "self-test of 16 steps passed",
+    }  # fmt: skip
+
+
+def test_weights_are_models_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "net.pt").write_bytes(tf.torch_file(tf.small_arrays()))
+    assert main(["check", "net.pt"]) == 0
+    assert "gru 2 -> 2, linear 2 -> 1, no self-test: ok" in capsys.readouterr().out
+
+
+def test_a_model_with_a_wrong_self_test_is_a_problem(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models.forecaster()
+    assert model.self_test is not None
+    y = model.self_test.y + np.float32(0.1)
+    edge_rnn.save(replace(model, self_test=SelfTest(model.self_test.x, y)), "wrong")
+    assert main(["check", "wrong"]) == 78
+    assert "edge-rnn check: wrong: self-test: step" in capsys.readouterr().err
+    assert main(["check", "wrong", "--json"]) == 78
+    result = json.loads(capsys.readouterr().out)
+    assert not result["ok"]
+    assert len(result["problems"]) == 1
+    assert result["problems"][0].startswith("wrong: self-test")
+
+
+def test_a_good_configuration_and_its_models_are_ok(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pump.toml").write_text(CONFIG)
+    assert main(["check", "pump.toml"]) == 0
+    assert capsys.readouterr().out == "pump.toml: configuration, 1 stream, 1 model: ok\n"
+
+
+def test_all_problems_of_a_configuration_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pump.toml").write_text(CONFIG.replace("host =", "hots =").replace("topic =", "topc ="))
+    assert main(["check", "pump.toml"]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert any("hots" in line for line in lines)
+    assert any("topc" in line for line in lines)
+    assert all(line.startswith("edge-rnn check: ") for line in lines)
+    assert main(["check", "pump.toml", "--json"]) == 78
+    result = json.loads(capsys.readouterr().out)
+    assert [f"edge-rnn check: {text}" for text in result["problems"]] == lines
+    assert result["kind"] == "configuration"
+
+
+def test_problems_of_every_stream_s_model_are_listed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edge_rnn.save(replace(models.forecaster(), detector=None), "bare.safetensors")
+    stream = CONFIG[CONFIG.index("[[stream]]") :]
+    text = CONFIG.replace('"sensor 1"', '"sensor 9"')
+    text += stream.replace('"pump"', '"second"').replace("pump.safetensors", "damaged.safetensors")
+    text += stream.replace('"pump"', '"third"').replace("pump.safetensors", "bare.safetensors")
+    (folder / "damaged.safetensors").write_bytes(b"\0damaged")
+    (folder / "pump.toml").write_text(text)
+    assert main(["check", "pump.toml"]) == 78
+    err = capsys.readouterr().err
+    assert 'the model has no input "sensor 9"' in err
+    assert "damaged.safetensors: not a model file" in err
+    assert 'stream "third": bare.safetensors has no detector' in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("m.bin", b"hello = 1\n", "neither a model file nor a configuration"),
+        ("m.bin", b"\0hello", "not a model file"),
+        ("m.bin", b"", "empty"),
+        ("m.toml", b"\0\xff", "UTF-8"),
+        ("m.toml", b"= 1", "m.toml"),
+    ],
+)
+def test_other_files(name, content, expected, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / name).write_bytes(content)
+    assert main(["check", name]) == 78
+    assert expected in capsys.readouterr().err
+
+
+def test_a_missing_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nowhere.safetensors"]) == 78
+    assert main(["check", "nowhere.toml"]) == 78
+    assert capsys.readouterr().err.count("No such file") == 2
