@@ -299,6 +299,7 @@ class Connection:
             for topic, payload in last:
                 self._unsent = 0
                 self.publish(topic, payload, retain=True)
+            self._open = False  # what follows is no loss
             self._use("disconnect", self._client.disconnect)
             deadline = self._clock.monotonic() + timeout
             while (stream := self._stream()) is not None and self._client.want_write():
