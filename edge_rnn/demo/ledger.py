@@ -62,7 +62,8 @@ class SeenEvent:
         if not self.channels or self.kind == "silent":
             return ""
         name, share = self.channels[0]
-        return name if share is None else f"{name} {share:.0%}".replace("%", " %")
+        # Where channels hang together, one may speak against the alarm (share < 0) and another reach over 1.
+        return name if share is None else f"{name} {100 * min(share, 1):.0f} %"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ SETTLE_S: Final = 4.0  # before the first fault: warm-up, and a look at normal l
 AFTER_S: Final = 5.0  # from the start of the last fault to the end of the run
 
 SURGE_BAR: Final = 1.2
-DRIFT_C_PER_S: Final = 0.8
+DRIFT_C_PER_S: Final = 1.0
 
 
 def pump_names(count: int) -> tuple[str, ...]:
