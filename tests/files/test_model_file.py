@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 import struct
 from dataclasses import replace
@@ -16,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edge_rnn
+from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import CELLS, Input, Model, Scaler, SelfTest
 from edge_rnn.core.reference import Reference
 from edge_rnn.errors import ModelFileError
-from edge_rnn.files import model_file
+from edge_rnn.files import model_file, torch_pickle
 from edge_rnn.files.model_file import KEY, check_self_test, decode_model, encode_model, save
+from edge_rnn.files.safetensors_file import ITEM_SIZES
 from tests.support import models
 
 
@@ -165,6 +168,12 @@ def test_texts_with_a_path_are_refused(text: str) -> None:
     ):
         with pytest.raises(ModelFileError, match="never holds a path"):
             encode_model(bad)
+
+
+def test_a_channel_named_like_a_topic_is_no_path() -> None:
+    names = (Input("/plant/pump/flow"), Input("b"))
+    model = replace(models.forecaster(), inputs=names, provenance={"channels": ["/plant/pump/flow", "b"]})
+    assert decode_model(encode_model(model), "m").inputs == names
 
 
 @pytest.mark.parametrize(
@@ -317,3 +326,31 @@ def test_a_place_that_cannot_be_written_is_one_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFileError, match="cannot be written"):
         save(models.forecaster(), path)
+
+
+# --- the written description ---
+
+
+def test_the_format_document_names_every_key_opcode_and_global() -> None:
+    """FORMAT.md is for people who write another reader; what it leaves out would be a secret."""
+    text = (Path(model_file.__file__).parents[1] / "FORMAT.md").read_text()
+    sections = (
+        model_file._Document, model_file._InputSection, model_file._LayerSection, model_file._HeadSection,
+        model_file._ScalerSection, model_file._SelfTestSection, model_file._RestStateSection,
+        model_file._DigestSection,
+    )  # fmt: skip
+    for section in sections:
+        for field in section.__struct_fields__:
+            assert f"`{field}`" in text or f'"{field}"' in text, field
+    for field in DetectorSpec.__struct_fields__:
+        assert field in text, field
+    for tensor in model_file._tensors_of(models.forecaster()):
+        assert re.sub(r"[0-9]+", "<i>", tensor) in text, tensor
+    for word in (*torch_pickle._VALUES, *torch_pickle._CONSTANTS, "STACK_GLOBAL", "BINPERSID"):
+        assert word in text, word
+    for called in torch_pickle._ALLOWED_CALLS:
+        assert called.removeprefix("torch._utils.") in text, called
+    for kind in torch_pickle.STORAGES:
+        assert kind.removesuffix("Storage") in text, kind
+    for dtype in ITEM_SIZES:
+        assert dtype in text, dtype
