@@ -56,7 +56,7 @@ def draw(path: Path, result: Replay, names: list[str], title: str) -> None:
 
 
 def _channels(result: Replay, channels: int) -> list[int]:
-    """The channels to draw, in the model's order: all, or those whose error rose most above its usual size."""
+    """The channels to draw, in the model's order: all, or those whose error rose most above usual."""
     if channels <= MOST_CHANNELS:
         return list(range(channels))
     error = np.abs(np.nan_to_num(result.table.values - result.expected))

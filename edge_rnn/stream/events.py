@@ -147,7 +147,8 @@ class Tracker:
                 numbers[PEAK] = score
                 marks[PEAK_AT] = time_ns
                 record["share"] = verdict.share
-            if numbers[PEAK] > self._rise * numbers[TOLD] and time_ns - marks[TOLD_AT] >= self._pause:
+            risen = float(numbers[PEAK]) > self._rise * float(numbers[TOLD])
+            if risen and time_ns - int(marks[TOLD_AT]) >= self._pause:
                 kind = "update"
                 marks[TOLD_AT] = time_ns
                 numbers[TOLD] = numbers[PEAK]

@@ -252,7 +252,7 @@ def _is_sound(records: NDArray[np.void], assembler: Assembler) -> bool:
     return bool(
         (flags <= max(FRESH, HELD)).all()
         and (times[~seen] == NEVER).all()
-        and (np.abs(known) < TIME_LIMIT).all()
+        and ((known > -TIME_LIMIT) & (known < TIME_LIMIT)).all()
         and marks[assemble.SEEN] == seen.sum()
         and marks[assemble.NEW] == (flags == FRESH).sum()
         and marks[assemble.NEWEST] == newest
@@ -278,7 +278,7 @@ def _is_sound_tracker(records: NDArray[np.void]) -> bool:
         and marks[events.OPEN] in (0, 1)
         and marks[events.FAULTS] == record["open"].any()
         and marks[events.STEP] >= 0
-        and (np.abs(record["clean"]) <= events.CLEAN).all()
+        and ((record["clean"] >= 0) & (record["clean"] <= events.CLEAN)).all()
         and np.isfinite(record["numbers"]).all()
         and not np.isinf(record["share"]).any()
     )
