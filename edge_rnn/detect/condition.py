@@ -6,8 +6,8 @@
 
 The level starts at the first good reading, so a stream that works at another temperature than the training
 data needs no time to find it. It learns from the clipped z: one wild reading moves it by at most
-drift_rate * clip. In an alarm it follows more slowly, so that a fault is not learned away at once, but it does
-follow: such a channel rarely comes back to its old level, and an alarm would last for ever.
+drift_rate * clip. In an alarm it follows more slowly, so that a fault is not learned away at once, but it
+does follow: such a channel rarely comes back to its old level, and the alarm would last for ever.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Peaks over threshold, fitted by the method of moments: k of n scores lie above a level t by y on average,
 with variance v. A generalised Pareto tail then has
 
-    xi = (1 - y^2/v) / 2,   sigma = y (y^2/v + 1) / 2,   xi limited to [-1/2, 1/2]
+    xi = (1 - y^2/v) / 2, limited to [-1/2, 1/2],   sigma = y (1 - xi)
 
 and is exceeded with probability q above  t + sigma/xi ((q n/k)^-xi - 1),  for xi = 0  t - sigma ln(q n/k).
 
@@ -37,7 +37,7 @@ def tail_value(
     variance = max(squares / excesses - mean * mean, 1e-12 * mean * mean + 1e-300)
     ratio = mean * mean / variance
     shape = min(max(0.5 * (1.0 - ratio), -0.5), 0.5)
-    scale = 0.5 * mean * (ratio + 1.0)
+    scale = mean * (1.0 - shape)
     rarity = risk * count / excesses
     if abs(shape) < 1e-6:
         value = level - scale * math.log(rarity)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +77,9 @@ class Verdict:
     def from_record(cls, record: np.void, stream: str = "") -> Verdict:
         """The verdict in a `verdict_dtype` record; arrays are copied."""
         # One item() is a third of the time of eleven field accesses.
-        (time_ns, step, score, threshold, share, residual, expected, fault, status, alarm, accepted) = (
-            record.item()
-        )
-        word = STATUSES[status]
+        values: Any = record.item()
+        time_ns, step, score, threshold, share, residual, expected, fault, status, alarm, accepted = values
+        word: Status = STATUSES[status]
         faults: tuple[Fault, ...] = ()
         if word == "fault":
             faults = tuple(Fault(c, FAULT_KINDS[kind]) for c, kind in enumerate(fault.tolist()) if kind)

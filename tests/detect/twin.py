@@ -128,7 +128,7 @@ class Twin:
         variance = max(squares / k - mean * mean, 1e-12 * mean * mean + 1e-300)
         ratio = mean * mean / variance
         xi = min(max(0.5 * (1 - ratio), -0.5), 0.5)
-        sigma = 0.5 * mean * (ratio + 1)
+        sigma = mean * (1 - xi)
         rarity = t.risk * n / k
         if abs(xi) < 1e-6:
             value = t.level - sigma * math.log(rarity)
