@@ -18,27 +18,19 @@ for a host name, a user or a path, and `save` refuses texts that hold a path.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
-import msgspec
 import numpy as np
-from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import (
     GATES,
-    Activation,
-    Cell,
     Float32,
     Input,
     Linear,
@@ -50,85 +42,24 @@ from edge_rnn.core.model import (
 )
 from edge_rnn.core.reference import Reference
 from edge_rnn.errors import ModelFileError
-from edge_rnn.files.safetensors_file import Tensors, check, read_tensors, refuse_repeated, write_tensors
-from edge_rnn.files.text import printable
+from edge_rnn.files.model_document import (
+    Document,
+    LayerSection,
+    RestStateSection,
+    read_document,
+    write_document,
+)
+from edge_rnn.files.safetensors_file import Tensors, check, read_tensors, write_tensors
 
-FORMAT = 1
 KEY = "edge_rnn"
 MAX_TEST_STEPS = 4096
 MAX_TEST_MACS = 4_000_000_000
-Size = Annotated[int, Meta(ge=1, le=2**20)]
 Run = Callable[[Float32], NDArray[np.floating]]
-
-
-class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Base of the document's sections."""
-
-
-class _InputSection(_Section, frozen=True, kw_only=True):
-    name: str
-    unit: str = ""
-
-
-class _LayerSection(_Section, frozen=True, kw_only=True):
-    cell: Cell
-    inputs: Size
-    hidden: Size
-    projection: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    bias: bool
-
-
-class _HeadSection(_Section, frozen=True, kw_only=True):
-    inputs: Size
-    outputs: Size
-    bias: bool
-    activation: Activation
-
-
-class _ScalerSection(_Section, frozen=True, kw_only=True):
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-class _SelfTestSection(_Section, frozen=True, kw_only=True):
-    steps: Size
-    tolerance: float
-
-
-class _RestStateSection(_Section, frozen=True, kw_only=True):
-    layers: Size
-
-
-class _DigestSection(_Section, frozen=True, kw_only=True):
-    weights: str
-    state: str
-
-
-class _Document(_Section, frozen=True, kw_only=True):
-    format: int
-    name: str
-    inputs: tuple[_InputSection, ...]
-    layers: tuple[_LayerSection, ...]
-    head: tuple[_HeadSection, ...]
-    digests: _DigestSection
-    scaler: _ScalerSection | None = None
-    detector: DetectorSpec | None = None
-    self_test: _SelfTestSection | None = None
-    rest_state: _RestStateSection | None = None
-    activation_ranges: tuple[float, ...] | None = None
-    provenance: dict[str, object] = msgspec.field(default_factory=dict)
-
-
-class _Version(Struct, frozen=True):
-    format: int
 
 
 def is_model_file(data: bytes, where: str) -> bool:
     """Whether checked safetensors bytes hold our document (else they are plain tensors)."""
     return KEY in check(data, where).metadata
-
-
-# --- writing ---------------------------------------------------------------------------------------------
 
 
 def _tensors_of(model: Model) -> dict[str, Float32]:
@@ -146,113 +77,14 @@ def _tensors_of(model: Model) -> dict[str, Float32]:
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-def _document_of(model: Model) -> _Document:
-    test, rest, scaler = model.self_test, model.rest_state, model.scaler
-    ranges = model.activation_ranges
-    return _Document(
-        format=FORMAT,
-        name=model.name,
-        inputs=tuple(_InputSection(name=i.name, unit=i.unit) for i in model.inputs),
-        layers=tuple(
-            _LayerSection(
-                cell=r.cell,
-                inputs=r.input_size,
-                hidden=r.hidden_size,
-                projection=0 if r.w_hr is None else r.output_size,
-                bias=r.b_ih is not None,
-            )
-            for r in model.layers
-        ),
-        head=tuple(
-            _HeadSection(
-                inputs=h.input_size,
-                outputs=h.output_size,
-                bias=h.bias is not None,
-                activation=h.activation,
-            )
-            for h in model.head
-        ),
-        digests=_DigestSection(weights=weights_digest(model), state=StateLayout(model).digest),
-        scaler=None if scaler is None else _ScalerSection(
-            mean=tuple(scaler.mean.tolist()), std=tuple(scaler.std.tolist())
-        ),
-        detector=model.detector,
-        self_test=None if test is None else _SelfTestSection(steps=len(test.x), tolerance=test.tolerance),
-        rest_state=None if rest is None else _RestStateSection(layers=len(rest.h)),
-        activation_ranges=None if ranges is None else tuple(float(r) for r in ranges),
-        provenance=dict(model.provenance),
-    )  # fmt: skip
-
-
-# An absolute path, a home directory or a drive letter at the start of a text or of a word.
-_PATH = re.compile(r"(?:^|[\s\"'=(\[,;:])(?:(?:/[^/\s]+){2,}|~\w*/|[A-Za-z]:[\\/](?!/)|\\\\\w)")
-
-
-def _check_text(text: str, place: str, known: frozenset[str] = frozenset()) -> None:
-    if _PATH.search(text) and text not in known:
-        raise ModelFileError(
-            f"{place}: a model file never holds a path, got {text[:60]!r}; give the bare file name"
-        )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ModelFileError(f"{place}: expected valid Unicode text, got {text[:60]!r}") from None
-
-
-def _check_json(value: object, place: str, known: frozenset[str], depth: int = 0) -> None:
-    """Refuse what does not come back from JSON as it went in, and paths other than the `known` texts."""
-    if depth > 16:
-        raise ModelFileError(f"{place}: nested deeper than 16 levels")
-    if isinstance(value, str):
-        _check_text(value, place, known)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ModelFileError(f"{place}: expected text keys, got {key!r}")
-            _check_text(key, place, known)
-            _check_json(item, f"{place}.{key}", known, depth + 1)
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            _check_json(item, f"{place}[{i}]", known, depth + 1)
-    elif type(value) is float:
-        if not math.isfinite(value):
-            raise ModelFileError(f"{place}: expected a finite number, got {value}")
-    elif type(value) is int:
-        if not -(2**63) <= value < 2**63:
-            raise ModelFileError(f"{place}: expected a number of 64 bits, got {value}")
-    elif value is not None and type(value) is not bool:
-        raise ModelFileError(
-            f"{place}: expected plain JSON (text, number, true, false, null, list, object), "
-            f"got {type(value).__name__}"
-        )
-
-
-def _plain_number(value: object) -> object:
-    """NumPy's scalars as Python's, exactly: calibration fills a detector's numbers with them."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise ModelFileError(f"expected plain numbers and text in a model, got {type(value).__name__}")
-
-
-_ENCODER = msgspec.json.Encoder(order="deterministic", enc_hook=_plain_number)
-
-
 def encode_model(model: Model) -> bytes:
     """The bytes of `model`'s file; equal models give equal bytes.
 
     Raises:
         ModelFileError: a text holds a path, the provenance is not plain JSON, or the document is over 1 MB.
     """
-    _check_text(model.name, "name")
-    # A channel may be named after a topic like /plant/pump/flow, which only looks like a path.
-    names = frozenset(channel.name for channel in model.inputs)
-    for i, channel in enumerate(model.inputs):
-        _check_text(channel.name, f"inputs[{i}].name", names)
-        _check_text(channel.unit, f"inputs[{i}].unit")
-    _check_json(model.provenance, "provenance", names)
     _check_replay_cost(model)
-    document = _ENCODER.encode(_document_of(model))
-    return write_tensors(_tensors_of(model), {KEY: document.decode("utf-8")})
+    return write_tensors(_tensors_of(model), {KEY: write_document(model)})
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
@@ -291,22 +123,6 @@ def _write_atomically(target: Path, data: bytes) -> None:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def _read_document(text: str, where: str) -> _Document:
-    try:
-        json.loads(text, object_pairs_hook=refuse_repeated)
-        version = msgspec.json.decode(text, type=_Version).format
-        if version != FORMAT:
-            raise ModelFileError(
-                f"{where}: format {version}, this version reads format {FORMAT}; "
-                "install a newer edge-rnn or write the file again"
-            )
-        return msgspec.json.decode(text, type=_Document)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise ModelFileError(
-            f"{where}: model description: {printable(str(error))[:300]}; the file is damaged"
-        ) from None
-
-
 class _Taker:
     """Hands out a file's tensors once each and knows which are left."""
 
@@ -333,7 +149,7 @@ class _Taker:
             )
 
 
-def _layer(taker: _Taker, i: int, section: _LayerSection) -> Recurrent:
+def _layer(taker: _Taker, i: int, section: LayerSection) -> Recurrent:
     rows, fed_back = GATES[section.cell] * section.hidden, section.projection or section.hidden
 
     def bias(name: str) -> Float32 | None:
@@ -351,7 +167,7 @@ def _layer(taker: _Taker, i: int, section: _LayerSection) -> Recurrent:
     )
 
 
-def _rest_state(taker: _Taker, section: _RestStateSection, layers: tuple[Recurrent, ...]) -> RestState:
+def _rest_state(taker: _Taker, section: RestStateSection, layers: tuple[Recurrent, ...]) -> RestState:
     if section.layers != len(layers):
         raise ModelFileError(f"rest_state: expected {len(layers)} layers, got {section.layers}")
     return RestState(
@@ -375,7 +191,7 @@ def _check_replay_cost(model: Model) -> None:
         )
 
 
-def _build(document: _Document, taker: _Taker) -> Model:
+def _build(document: Document, taker: _Taker) -> Model:
     layers = tuple(_layer(taker, i, section) for i, section in enumerate(document.layers))
     head = tuple(
         Linear(
@@ -428,7 +244,7 @@ def decode_model(data: bytes, where: str, *, self_test: bool = True) -> Model:
             f"{where}: plain tensors without a model description; "
             "turn it into a model file with: edge-rnn convert"
         )
-    document = _read_document(metadata[KEY], where)
+    document = read_document(metadata[KEY], where)
     taker = _Taker(tensors, where)
     try:
         model = _build(document, taker)

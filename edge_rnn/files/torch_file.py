@@ -8,10 +8,7 @@ Two containers, told apart by their first bytes:
              then per storage an int64 count and the raw bytes. No checksum: a flipped bit goes unseen, so it
              is read on request only, with a warning.
 
-`torch_pickle` interprets the object. From it one dict of name -> tensor is chosen: the object itself, or the
-single dict in a checkpoint that has a recurrent layer's names. Other floating point tensors beside that dict
-are refused rather than dropped (optimiser state, random generator states and single numbers are known and
-left out); `key` overrides the choice.
+`torch_pickle` interprets the object, `torch_checkpoint` chooses the dict of tensors in it.
 
 Nothing is copied before all sizes are known: storages must exist in the file with at least the bytes they
 claim, every tensor must lie within its storage, and all tensors together must not take more than twice the
@@ -23,7 +20,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from math import prod
 
@@ -31,14 +28,13 @@ import numpy as np
 
 from edge_rnn.errors import ModelFileError
 from edge_rnn.files.safetensors_file import Array, Tensors, bfloat16_to_float32, require_finite
-from edge_rnn.files.state_dict import recurrent_part
 from edge_rnn.files.text import printable
-from edge_rnn.files.torch_pickle import Machine, Storage, View, holds_view, save_line
+from edge_rnn.files.torch_checkpoint import choose
+from edge_rnn.files.torch_pickle import Machine, Storage, View, save_line
 
 MAX_PICKLE = 1 << 20
 MAX_ENTRIES = 4096
 MAX_DIRECTORY = 1 << 20
-MAX_NESTING = 8
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_EMPTY = 2**40
@@ -83,7 +79,7 @@ def read_torch(data: bytes, where: str, *, allow_legacy: bool = False, key: str 
         value, fetch = _open_legacy(data, where, allow_legacy=allow_legacy)
     else:
         raise ModelFileError(f"{where}: not a PyTorch file (starts with {data[:4]!r})")
-    views = _choose(value, key, where)
+    views = choose(value, key, where)
     _check_total(views, len(data), where)
     tensors = {name: _materialise(name, view, fetch, where) for name, view in views.items()}
     for name, tensor in tensors.items():
@@ -283,119 +279,7 @@ def _legacy_places(
     return places
 
 
-# --- which dict, and its tensors -------------------------------------------------------------------------
-
-
-def _is_optimiser(value: object) -> bool:
-    """Whether this is an optimiser's state dict, or a list of them."""
-    if isinstance(value, list):
-        return bool(value) and all(isinstance(item, dict) and _is_optimiser(item) for item in value)
-    return isinstance(value, dict) and value.keys() == {"state", "param_groups"}
-
-
-def _is_aside(value: object) -> bool:
-    """Whether a tensor beside the weights is known to be none of them: one number, or a generator's state."""
-    return isinstance(value, View) and (value.count <= 1 or value.storage.dtype == "u1")
-
-
-def _has_recurrent(value: dict[object, object]) -> bool:
-    return any(isinstance(k, str) and isinstance(v, View) and recurrent_part(k) for k, v in value.items())
-
-
-def _survey(
-    value: dict[object, object], path: tuple[str, ...], seen: set[int]
-) -> Iterator[tuple[str, dict[object, object] | None]]:
-    """Walk a checkpoint's dicts, each once: (dotted path, dict) of every dict with a recurrent layer's names,
-    and (dotted path, None) of whatever else holds tensors that may be weights.
-    """
-    for name, item in value.items():
-        here = (*path, str(name)[:80])
-        if isinstance(item, View):
-            if not _is_aside(item):
-                yield ".".join(here), None
-        elif not isinstance(item, dict | list | tuple) or id(item) in seen:
-            continue
-        elif _is_optimiser(item):
-            seen.add(id(item))
-        elif isinstance(item, dict) and _has_recurrent(item):
-            seen.add(id(item))
-            yield ".".join(here), item
-        elif isinstance(item, dict) and len(here) < MAX_NESTING:
-            seen.add(id(item))
-            yield from _survey(item, here, seen)
-        elif holds_view(item, seen):
-            yield ".".join(here), None
-
-
-def _choose(value: object, key: str | None, where: str) -> dict[str, View]:
-    """The one dict of name -> tensor to read."""
-    if isinstance(value, View):
-        raise ModelFileError(f"{where}: a single tensor without a name; save the dict: {save_line(where)}")
-    if not isinstance(value, dict):
-        raise ModelFileError(
-            f"{where}: expected a dict of tensors, got a {type(value).__name__}; "
-            f"save the dict: {save_line(where)}"
-        )
-    if key is not None:
-        return _flat(_descend(value, key, where), key, where)
-    if any(isinstance(item, View) and not _is_aside(item) for item in value.values()):
-        return _flat(value, "", where)
-    found: dict[str, dict[object, object]] = {}
-    strays: list[str] = []
-    for path, part in _survey(value, (), set()):
-        if part is None:
-            strays.append(path)
-        else:
-            found[path] = part
-    if len(found) != 1:
-        names = ", ".join(map(repr, [*(found or value)][:8]))[:400]
-        what = "several dicts hold a recurrent layer" if found else "no recurrent layer found in its dicts"
-        raise ModelFileError(f"{where}: {what} ({names}); say which to read: --key NAME (key=...)")
-    ((path, chosen),) = found.items()
-    if strays:
-        raise ModelFileError(
-            f"{where}: {path!r} holds the recurrent layer, but {strays[0]!r} holds tensors too; "
-            f"to read the first alone: --key {printable(path)} (key={path!r}); else save one state_dict"
-        )
-    return _flat(chosen, path, where)
-
-
-def _descend(value: dict[object, object], key: str, where: str) -> dict[object, object]:
-    """The dict at a dotted path; a name with dots in it is tried as a whole first."""
-    current: object = value
-    rest = key
-    while rest:
-        if not isinstance(current, dict):
-            break
-        head = rest if rest in current else rest.partition(".")[0]
-        if head not in current:
-            break
-        current, rest = current[head], rest[len(head) + 1 :]
-    if rest or not isinstance(current, dict):
-        names = ", ".join(repr(str(name)[:40]) for name in list(value)[:8])
-        raise ModelFileError(f"{where}: no dict called {key!r} in the file; it has {names}")
-    return current
-
-
-def _flat(chosen: dict[object, object], path: str, where: str) -> dict[str, View]:
-    """The tensors of one dict; plain numbers and texts beside them are left out, hidden tensors refused."""
-    views: dict[str, View] = {}
-    seen: set[int] = set()
-    for name, item in chosen.items():
-        if isinstance(item, View) and isinstance(name, str):
-            views[name] = item
-        elif holds_view(item, seen):
-            place = f"{path}.{name}"[:80] if path else str(name)[:80]
-            raise ModelFileError(
-                f"{where}: {place!r} is a {type(item).__name__} with tensors inside, beside plain tensors; "
-                f"read it alone with --key {printable(place)} (key={place!r}), "
-                f"or save one flat dict: {save_line(where)}"
-            )
-    if not views:
-        raise ModelFileError(
-            f"{where}: no tensor in {path or 'the file'!r}; save the dict: {save_line(where)}"
-        )
-    return views
+# --- tensors ----------------------------------------------------------------------------------------------
 
 
 def _check_total(views: Mapping[str, View], file_size: int, where: str) -> None:

@@ -23,7 +23,7 @@ from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import SelfTest
 from edge_rnn.errors import ModelFileError
-from edge_rnn.files import model_file, safetensors_file
+from edge_rnn.files import model_document, model_file, safetensors_file
 from edge_rnn.files.load import decode
 from edge_rnn.files.model_file import KEY, encode_model
 from tests.support import models
@@ -134,11 +134,11 @@ def resealed(data: bytes) -> bytes:
     """The same file with the digests its content has, if it gets as far as a model."""
     try:
         tensors, metadata = safetensors_file.read_tensors(data, "m")
-        document = msgspec.json.decode(metadata[KEY], type=model_file._Document)
+        document = msgspec.json.decode(metadata[KEY], type=model_document.Document)
         model = model_file._build(document, model_file._Taker(tensors, "m"))
     except (ModelFileError, ValueError, KeyError, RecursionError):
         return data
-    digests = model_file._DigestSection(weights=weights_digest(model), state=StateLayout(model).digest)
+    digests = model_document.DigestSection(weights=weights_digest(model), state=StateLayout(model).digest)
     header = json.loads(unpack(data)[0])
     header["__metadata__"][KEY] = msgspec.json.encode(
         msgspec.structs.replace(document, digests=digests)
