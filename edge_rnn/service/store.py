@@ -21,19 +21,17 @@ Each of these is a line in `notes`; the daemon logs them. A store is safe to use
 from __future__ import annotations
 
 import contextlib
-import math
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
-
-import msgspec
+from typing import Any, Literal, Self, TypeVar
 
 from edge_rnn.errors import StoreError
 from edge_rnn.service import store_files as files
+from edge_rnn.service.store_rows import Commit, Message, Queued, event_fields, event_of
 from edge_rnn.service.store_schema import (
     DROP,
     EMPTY,
@@ -51,44 +49,9 @@ from edge_rnn.service.store_schema import (
 )
 from edge_rnn.stream.types import Event
 
+__all__ = ["Commit", "Message", "Queued", "Store", "StoreCounters"]
+
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message for the broker that must not be lost."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = False
-
-
-class Queued(NamedTuple):
-    """A message of the outbox; `id` is what `done` takes."""
-
-    id: int
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What one transaction writes.
-
-    states: (stream id, snapshot) of the streams that changed.
-    removed: ids of streams that are gone.
-    events: changes of events; the newest state of each id is kept in the history.
-    outbox: messages to send once the commit is done.
-    positions: source -> value, for whatever must move together with the states.
-    complete: `states` are all there are; rows of other streams are removed.
-    """
-
-    states: Sequence[tuple[str, bytes]] = ()
-    removed: Sequence[str] = ()
-    events: Sequence[Event] = ()
-    outbox: Sequence[Message] = ()
-    positions: Mapping[str, str] = field(default_factory=dict)
-    complete: bool = False
 
 
 @dataclass(slots=True)
@@ -106,23 +69,12 @@ class StoreCounters:
     backup_failures: int = 0
 
 
-class _Body(msgspec.Struct, frozen=True):
-    """What of an event is kept as JSON; NaN, which JSON has not, becomes null."""
-
-    type: Literal["open", "update", "close"]
-    time_ns: int
-    score: float | None
-    threshold: float | None
-    peak: float | None
-    shares: tuple[tuple[str, float | None], ...]
-
-
 class Store:
     """See the module's text. Make one with `Store.open`.
 
     Attributes:
         path: the database.
-        notes: what was found and done about it, one line each; the reader clears it.
+        notes: what was found and done about it, one line each; `take_notes` empties it.
         counters: see `StoreCounters`.
         generation: count of commits over the store's whole life.
         incomplete: after damage while running: states of streams that do not change any more are missing
@@ -202,6 +154,12 @@ class Store:
     def generation(self) -> int:
         """Count of commits over the store's whole life."""
         return self._contents.generation
+
+    def take_notes(self) -> list[str]:
+        """The notes so far; each is given out once, also while another thread adds some."""
+        taken = self.notes[:]
+        del self.notes[: len(taken)]
+        return taken
 
     # --- opening and mending -------------------------------------------------------------------------
 
@@ -381,7 +339,7 @@ class Store:
                 "ORDER BY start_ns DESC, id DESC LIMIT ?3",
                 (stream, since_ns, limit),
             ):
-                event = _event(fields) if checked_crc("events", fields) == crc else None
+                event = event_of(fields) if checked_crc("events", fields) == crc else None
                 if event is not None:
                     found.append(event)
             return found
@@ -496,7 +454,7 @@ class Store:
 
     def _write_events(self, connection: sqlite3.Connection, stage: Stage, events: Sequence[Event]) -> None:
         for event in events:
-            fields = _event_fields(event)
+            fields = event_fields(event)
             crc = row_crc("events", *fields)
             row = stage.put(event.id, crc)
             connection.execute(PUT["events"], (row, *fields, crc))
@@ -608,42 +566,3 @@ def _put_message(connection: sqlite3.Connection, stage: Stage, i: int, message: 
     fields = (message.topic, message.payload, message.qos, int(message.retain))
     crc = row_crc("outbox", *fields)
     connection.execute(PUT["outbox"], (stage.put(i, crc), *fields, crc))
-
-
-def _event_fields(event: Event) -> tuple[str, str, str, int, int, int | None, str]:
-    """The columns of an event."""
-
-    def plain(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    shares = tuple((name, plain(share)) for name, share in event.shares)
-    parts = plain(event.score), plain(event.threshold), plain(event.peak)
-    body = msgspec.json.encode(_Body(event.type, event.time_ns, *parts, shares)).decode()
-    return event.id, event.stream, event.kind, event.start_ns, event.peak_ns, event.end_ns, body
-
-
-def _event(fields: Sequence[Any]) -> Event | None:
-    """The event of a row whose checksum was right; None if its body is not one all the same."""
-
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    name, stream, kind, start_ns, peak_ns, end_ns, text = fields
-    try:
-        body = msgspec.json.decode(text, type=_Body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return None
-    return Event(
-        type=body.type,
-        id=name,
-        stream=stream,
-        kind=kind,
-        start_ns=start_ns,
-        time_ns=body.time_ns,
-        end_ns=end_ns,
-        score=number(body.score),
-        threshold=number(body.threshold),
-        peak=number(body.peak),
-        peak_ns=peak_ns,
-        shares=tuple((name, number(share)) for name, share in body.shares),
-    )

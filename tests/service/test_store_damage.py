@@ -16,7 +16,8 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,20 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, sound: Path) -> Path:
+def place(memory: Path, sound: Path) -> Path:
     """A copy of the sound store in a folder of its own."""
-    return Path(shutil.copy(sound, tmp_path / "edge.db"))
+    return Path(shutil.copy(sound, memory / "edge.db"))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of databases are written and synced there."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and os.access(shared, os.W_OK):
+        with tempfile.TemporaryDirectory(prefix="edge-rnn-test-", dir=shared) as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path
 
 
 def seal(connection: sqlite3.Connection) -> None:
@@ -274,12 +286,12 @@ WHOLE = (truncate, zero_sector, append_garbage, flip_bit, old_page)
 
 @pytest.mark.parametrize("damage", WHOLE)
 def test_any_damage_is_survived_from_the_backup_or_is_harmless(
-    sound: Path, tmp_path: Path, damage: Callable[[bytes, random.Random], bytes]
+    sound: Path, memory: Path, damage: Callable[[bytes, random.Random], bytes]
 ) -> None:
     rng, raw = random.Random(damage.__name__), sound.read_bytes()
     mended = said = 0
     for i in range(150):
-        folder = tmp_path / str(i)
+        folder = memory / str(i)
         folder.mkdir()
         path = folder / "edge.db"
         shutil.copy(sound, folder / "edge.db.backup")
@@ -365,8 +377,8 @@ def test_a_backup_with_a_damaged_row_is_not_used(place: Path, sound: Path) -> No
 # --- the write-ahead log -----------------------------------------------------------------------------
 
 
-def test_a_damaged_log_never_takes_commits_away_without_a_word(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def test_a_damaged_log_never_takes_commits_away_without_a_word(memory: Path) -> None:
+    source = memory / "source"
     with Store.open(source / "edge.db") as store:
         for i in range(12):
             store.commit(Commit(states=[("s", b"%d" % i)], positions={"i": str(i)}))
@@ -374,7 +386,7 @@ def test_a_damaged_log_never_takes_commits_away_without_a_word(tmp_path: Path) -
     rng = random.Random(3)
     said = intact = 0
     for i in range(400):
-        folder = tmp_path / f"m{i}"
+        folder = memory / f"m{i}"
         folder.mkdir()
         log = files["edge.db-wal"]
         mutate = rng.choice((truncate, zero_sector, append_garbage, flip_bit, lambda raw, rng: b""))
@@ -577,38 +589,24 @@ def read_mutant(path: Path) -> tuple[dict[str, bytes], list[str]] | None:
         connection.close()
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Path:
-    """A folder in memory where there is one: 20,000 databases are written there."""
-    shared = Path("/dev/shm")
-    if shared.is_dir() and os.access(shared, os.W_OK):
-        folder = shared / f"edge-rnn-{os.getpid()}-{tmp_path.name}"
-        folder.mkdir(exist_ok=True)
-        return folder
-    return tmp_path
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_mutants_are_refused_or_true(sound: Path, memory: Path, seed: int) -> None:
     raw, rng = sound.read_bytes(), random.Random(seed)
     used = [i for i, byte in enumerate(raw) if byte]
     path = memory / "edge.db"
     refused = rows_lost = untouched = 0
-    try:
-        for _ in range(5_000):
-            path.write_bytes(mutate_bytes(raw, rng, used))
-            found = read_mutant(path)
-            if found is None:
-                refused += 1
-                continue
-            states, lost = found
-            for stream, state in states.items():
-                assert STATES.get(stream) == state
-            assert len(STATES) - len(states) == len(lost)
-            rows_lost += bool(lost)
-            untouched += not lost
-    finally:
-        shutil.rmtree(memory, ignore_errors=True)
+    for _ in range(5_000):
+        path.write_bytes(mutate_bytes(raw, rng, used))
+        found = read_mutant(path)
+        if found is None:
+            refused += 1
+            continue
+        states, lost = found
+        for stream, state in states.items():
+            assert STATES.get(stream) == state
+        assert len(STATES) - len(states) == len(lost)
+        rows_lost += bool(lost)
+        untouched += not lost
     assert refused > 500
     assert rows_lost > 500
     assert untouched > 50
@@ -620,28 +618,25 @@ def test_resealed_mutants_are_handed_out_as_they_stand(sound: Path, memory: Path
     rng = random.Random(seed)
     path = memory / "edge.db"
     accepted = 0
-    try:
-        for _ in range(2_500):
-            shutil.copyfile(sound, path)
-            connection = sqlite3.connect(path, isolation_level=None)
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA journal_mode = OFF")
-            expected = dict(STATES)
-            for _ in range(rng.randint(1, 4)):
-                stream, state = rng.choice(list(expected.items()))
-                blob = mutate_bytes(state, rng, list(range(len(state))))
-                expected[stream] = blob
-                connection.execute(
-                    "UPDATE states SET state = ?, crc = ? WHERE stream = ?",
-                    (blob, row_crc("states", stream, blob), stream),
-                )
-            seal(connection)
-            connection.close()
-            found = read_mutant(path)
-            assert found == (expected, [])
-            accepted += 1
-    finally:
-        shutil.rmtree(memory, ignore_errors=True)
+    for _ in range(2_500):
+        shutil.copyfile(sound, path)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = OFF")
+        expected = dict(STATES)
+        for _ in range(rng.randint(1, 4)):
+            stream, state = rng.choice(list(expected.items()))
+            blob = mutate_bytes(state, rng, list(range(len(state))))
+            expected[stream] = blob
+            connection.execute(
+                "UPDATE states SET state = ?, crc = ? WHERE stream = ?",
+                (blob, row_crc("states", stream, blob), stream),
+            )
+        seal(connection)
+        connection.close()
+        found = read_mutant(path)
+        assert found == (expected, [])
+        accepted += 1
     assert accepted == 2_500
 
 
@@ -650,39 +645,34 @@ def test_a_whole_start_on_a_mutant_is_a_store_or_a_typed_error(sound: Path, memo
     raw, rng = sound.read_bytes(), random.Random(100 + seed)
     used = [i for i, byte in enumerate(raw) if byte]
     kinds = {"refused": 0, "cold": 0, "backup": 0, "rows": 0, "fine": 0}
-    try:
-        for i in range(500):
-            folder = memory / str(i)
-            folder.mkdir()
-            path = folder / "edge.db"
-            path.write_bytes(mutate_bytes(raw, rng, used))
-            if i % 2:
-                backup = raw if i % 4 == 1 else mutate_bytes(raw, rng, used)
-                path.with_name("edge.db.backup").write_bytes(backup)
-            try:
-                with Store.open(path, sync="normal") as store:
-                    states = dict(store.load_states())
-                    notes = " ".join(store.notes)
-                    check_harmless(states, store.notes)
-                    store.events()
-                    store.outbox()
-                    store.commit(
-                        Commit(states=[("new", b"1")], outbox=[Message("t", b"m")], events=[event(1)])
-                    )
-            except StoreError:
-                kinds["refused"] += 1
-                continue
-            kind = (
-                "cold" if "start cold" in notes and "stream '" not in notes
-                else "backup" if "taken from the backup" in notes
-                else "rows" if notes else "fine"
-            )  # fmt: skip
-            kinds[kind] += 1
+    for i in range(500):
+        folder = memory / str(i)
+        folder.mkdir()
+        path = folder / "edge.db"
+        path.write_bytes(mutate_bytes(raw, rng, used))
+        if i % 2:
+            backup = raw if i % 4 == 1 else mutate_bytes(raw, rng, used)
+            path.with_name("edge.db.backup").write_bytes(backup)
+        try:
             with Store.open(path, sync="normal") as store:
-                assert dict(store.load_states())["new"] == b"1"
-            shutil.rmtree(folder)
-    finally:
-        shutil.rmtree(memory, ignore_errors=True)
+                states = dict(store.load_states())
+                notes = " ".join(store.notes)
+                check_harmless(states, store.notes)
+                store.events()
+                store.outbox()
+                store.commit(Commit(states=[("new", b"1")], outbox=[Message("t", b"m")], events=[event(1)]))
+        except StoreError:
+            kinds["refused"] += 1
+            continue
+        kind = (
+            "cold" if "start cold" in notes and "stream '" not in notes
+            else "backup" if "taken from the backup" in notes
+            else "rows" if notes else "fine"
+        )  # fmt: skip
+        kinds[kind] += 1
+        with Store.open(path, sync="normal") as store:
+            assert dict(store.load_states())["new"] == b"1"
+        shutil.rmtree(folder)
     assert kinds["cold"] > 20, kinds
     assert kinds["backup"] > 20, kinds
     assert kinds["rows"] > 20, kinds
