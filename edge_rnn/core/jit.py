@@ -15,7 +15,8 @@ not see a changed constant, nor a changed file of a function called: it would lo
 8 lanes into a process that packed weights for 16, and the numbers would be wrong without an error.
 So the caller states the key: everything that decides the code (lanes, class, a digest of all sources),
 and signature, target CPU and the versions of Python, Numba and LLVM are added here. Every file carries
-a checksum, because loading half-written machine code would end the process. Reading tries all
+a checksum, because loading half-written machine code would end the process, and all symbols have
+random names, because Numba's are equal for equal places in different processes. Reading tries all
 directories in order; writing takes the first that lets it:
 
 1. `$NUMBA_CACHE_DIR`, if set
@@ -33,6 +34,7 @@ import os
 import pickle
 import platform
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,11 +56,13 @@ _CHECKSUM = hashlib.sha256().digest_size
 
 def jit(function: F) -> F:
     """Mark a helper of jitted code: compiled into its callers, never cached on its own."""
+    _name_symbols(function)
     return cast(F, numba.njit(error_model="numpy")(function))
 
 
 def inlined(function: F) -> F:
     """Like `jit`, and LLVM inlines it wherever it is called: for small helpers in hot loops."""
+    _name_symbols(function)
     return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
 
 
@@ -73,11 +77,22 @@ def compiled(function: F, signature: object, key: str) -> F:
     Returns:
         The function, with a dispatcher that accepts this signature only.
     """
+    _name_symbols(function)
     dispatcher = numba.njit(error_model="numpy")(function)
     dispatcher._cache = _CodeCache(f"{function.__module__}.{function.__name__}", key)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     return cast(F, dispatcher)
+
+
+def _name_symbols(function: Callable[..., object]) -> None:
+    """Give the symbols of this function's machine code a name that occurs nowhere else.
+
+    Numba makes a symbol of the qualified name and a number counted from 1 in every process. So the
+    same factory's functions for 4 and for 16 lanes, compiled in two processes, have equal symbols; a
+    third process that loads both from the cache would run the first one's code for both.
+    """
+    function.__qualname__ = f"{function.__name__}_{uuid.uuid4().hex[:16]}"
 
 
 def entry_point(function: Callable[[int], int], probe: int, answer: int) -> Callable[[int], int]:
