@@ -177,7 +177,8 @@ def _detector_lines(detector: Card | None) -> list[tuple[str, str]]:
     ]
     rules = []
     if any(guard["stuck_after"]):
-        rules.append("stuck after " + ", ".join(map(str, guard["stuck_after"])) + " equal readings")
+        limits = guard["stuck_after"] if len(set(guard["stuck_after"])) > 1 else guard["stuck_after"][:1]
+        rules.append("stuck after " + ", ".join(map(str, limits)) + " equal readings")
     if guard["silent_after_ns"]:
         rules.append(f"silent after {_duration(guard['silent_after_ns'])}")
     if guard["gap_ns"]:

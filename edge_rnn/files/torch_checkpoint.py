@@ -2,9 +2,9 @@
 
 What `torch.save` was given is either a state dict, or a checkpoint: a dict that holds one beside an
 optimiser's state, numbers and texts. The object itself is taken if it holds tensors, else the one dict inside
-it that has a recurrent layer's names. Nothing is dropped in silence: beside the chosen dict, only what is known
-to be no weight is left out (optimiser state, a random generator's state, single numbers); other tensors are an
-error that names `key`.
+it that has a recurrent layer's names. Nothing is dropped in silence: beside the chosen dict, only what is
+known to be no weight is left out (optimiser state, a random generator's state, single numbers); other tensors
+are an error that names `key`.
 
 The object may be hostile: containers can be shared a thousand times or hold themselves, so every walk visits
 a container once.
