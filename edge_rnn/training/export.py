@@ -75,8 +75,8 @@ def export_model(
 
     Raises:
         ExportError: a part that no model can hold, or outputs that the model does not reproduce.
-        ModelFileError: weights that are not finite, or a scaler or detector that does not fit.
-        OSError: the file cannot be written.
+        ModelFileError: weights that are not finite, a scaler or detector that does not fit, or a place
+            that cannot be written to.
 
     Warns:
         ExportNotice: dropout left out; activations the samples could not tell apart.
