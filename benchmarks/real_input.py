@@ -177,25 +177,20 @@ def _client() -> paho.Client:
 @contextlib.contextmanager
 def daemon(config: Path, collector: Collector) -> Iterator[None]:
     """`edge-rnn run` as a process, from when it says that it is online until the end of the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge_rnn", "run", str(config)], stderr=subprocess.PIPE, text=True
-    )
-    log: list[str] = []
-    assert process.stderr is not None
-    reader = threading.Thread(target=log.extend, args=(process.stderr,))
-    reader.start()
+    log = config.with_name("daemon.log")
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "edge_rnn", "run", str(config)], stderr=stream)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not collector.online.wait(0.1):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("edge-rnn run did not start:\n" + "".join(log))
+                raise SystemExit("edge-rnn run did not start:\n" + log.read_text())
         yield
     finally:
         process.terminate()
         code = process.wait(30)
-        reader.join()
     if code != 0:
-        raise SystemExit(f"edge-rnn run ended with exit code {code}:\n" + "".join(log))
+        raise SystemExit(f"edge-rnn run ended with exit code {code}:\n" + log.read_text())
 
 
 def publish(recordings: Sequence[Recording], collector: Collector, host: str, port: int) -> int:

@@ -1,7 +1,8 @@
-"""Public data through the whole product: trained, published to a real broker, scored by the daemon, judged."""
+"""Public data through the whole product: trained, sent over a real broker, scored by the daemon, judged."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from benchmarks import real_input
@@ -16,7 +17,7 @@ def test_skab_is_detected_better_than_the_published_lstm(tmp_path: Path) -> None
     recordings = real_input.skab(folder)
     with Mosquitto(tmp_path) as broker:
         report = real_input.run(recordings, "127.0.0.1", broker.port)
-    print("\n" + real_input.table(report))
+    sys.stdout.write("\n" + real_input.table(report) + "\n")
     assert report.scored == report.readings == sum(len(r.table) for r in recordings)
     ours, baseline, always = report.lines
     assert ours.f1 >= 0.74
@@ -32,7 +33,7 @@ def test_every_window_of_nabs_ambient_temperature_raises_an_alarm(tmp_path: Path
     recordings = real_input.nab(folder)
     with Mosquitto(tmp_path) as broker:
         report = real_input.run(recordings, "127.0.0.1", broker.port)
-    print("\n" + real_input.table(report))
+    sys.stdout.write("\n" + real_input.table(report) + "\n")
     assert report.scored == report.readings
     ours = report.lines[0]
     assert ours.found == ours.events == 2
