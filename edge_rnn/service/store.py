@@ -99,6 +99,7 @@ class Store:
         self._waiting: dict[int, Message] = {}
         self._done: set[int] = set()
         self._resend = False
+        self._closed = False
         self._saved_generation = -1
         self._connection: sqlite3.Connection | None = self._bring_up()
         self._identity = self._look()
@@ -225,6 +226,8 @@ class Store:
 
     def _live(self) -> sqlite3.Connection:
         """The connection, opened anew after an I/O error; `Damage` if the file under it has gone."""
+        if self._closed:
+            raise StoreError(f"{self.path}: expected an open store, got a closed one")
         if self._look() != self._identity:
             # SQLite would go on writing into a file that no longer has a name.
             raise Damage("the file was removed or replaced while in use")
@@ -468,8 +471,8 @@ class Store:
         """Copy the database, check the copy, and only then let it take the place of the last one.
 
         Returns:
-            False if there was nothing new, or if the database itself turned out damaged: then it has been
-            replaced or `incomplete` is set, see `notes`.
+            False if there was nothing new, if the store was closed meanwhile, or if the database itself
+            turned out damaged: then it has been replaced or `incomplete` is set, see `notes`.
 
         Raises:
             StoreError: the copy could not be written; the last backup is as it was.
@@ -488,7 +491,12 @@ class Store:
         try:
             damage = self._copy(new)
             if damage is None:
-                files.settle(new, target)
+                files.sync_file(new)
+                with self._mutex:
+                    if self._closed:
+                        # The lock is given up, so another daemon may be at these files already.
+                        return False
+                    files.settle(new, target)
         except (OSError, sqlite3.Error, StoreError) as error:
             self.counters.backup_failures += 1
             with contextlib.suppress(OSError):
@@ -539,8 +547,10 @@ class Store:
     def close(self) -> None:
         """Give the store free; everything committed is in it."""
         with self._mutex:
-            self._disconnect()
-            self._lock.close()
+            if not self._closed:
+                self._closed = True
+                self._disconnect()
+                self._lock.close()
 
 
 def _failed(path: Path, doing: str, error: Exception) -> StoreError:

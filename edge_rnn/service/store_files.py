@@ -55,7 +55,7 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in the folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
@@ -178,13 +178,18 @@ def empty_file(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-def settle(new: Path, path: Path) -> None:
-    """Sync a closed, checked file and give it the name `path`."""
-    handle = os.open(new, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Make a closed file's content durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def settle(new: Path, path: Path) -> None:
+    """Sync a closed, checked file and give it the name `path`."""
+    sync_file(new)
     new.replace(path)
     sync_folder(path.parent)
 

@@ -499,3 +499,21 @@ def test_commits_go_on_while_a_backup_is_taken(path: Path) -> None:
         states, positions = dict(store.load_states()), store.positions()
         if positions:
             assert states[f"s/{int(positions['r']) % 300}"] == positions["r"].encode()
+
+
+def test_closing_twice_is_harmless_and_a_closed_store_says_so(path: Path) -> None:
+    store = Store.open(path)
+    store.commit(Commit(states=[("a", b"1")]))
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.commit(Commit(states=[("a", b"2")]))
+    with Store.open(path) as again:
+        assert dict(again.load_states()) == {"a": b"1"}
+
+
+def test_notes_are_given_out_once(path: Path) -> None:
+    with Store.open(path) as store:
+        store.notes += ["one", "two"]
+        assert store.take_notes() == ["one", "two"]
+        assert store.take_notes() == []
