@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edge_rnn.errors import DataError
 from edge_rnn.files import time_column
 from edge_rnn.files.readings import Table, read_table
+from tests.support import need
 
 CSV = """ts,vib,temp,anomaly
 2024-05-01 10:00:00,1.5,20,0
@@ -408,3 +409,25 @@ def test_written_floats_come_back_bit_for_bit(tmp_path_factory, values: list[flo
     rows = "".join(f"{i}{delimiter}{v!r}\n" for i, v in enumerate(values))
     path.write_text(f"time{delimiter}x\n{rows}")
     assert read_table(path).values[:, 0].tobytes() == np.array(values).tobytes()
+
+
+# --- public data, as it is published
+
+
+def test_skab_files_are_read_as_they_are() -> None:
+    files = sorted(need.data("skab").glob("other/*.csv"))
+    assert files
+    for file in files:
+        table = read_table(file, labels="anomaly")
+        assert table.values.shape == (len(table), 8)
+        assert not {"anomaly", "changepoint", "datetime"} & set(table.channels)
+        assert table.labels is not None
+        assert 0 < table.labels.sum() < len(table)
+        assert np.median(np.diff(table.times_ns)) == 10**9
+
+
+def test_nab_is_read_as_it_is() -> None:
+    (file,) = need.data("nab").glob("**/realKnownCause/ambient_temperature_system_failure.csv")
+    table = read_table(file)
+    assert table.channels == ("value",)
+    assert len(table) == 7267
