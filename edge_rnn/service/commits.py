@@ -48,6 +48,7 @@ class Commits:
         self._outbox: list[Message] = []
         self._urgent = False
         self._since: float | None = None
+        self._in_flight = 0
         self._retry_at = 0.0
         self._sent_up_to = 0
         self.configure(config)
@@ -133,15 +134,22 @@ class Commits:
         """Publish committed events as the broker takes them; forget those it has acknowledged."""
         delivered = link.take_delivered()
         if delivered:
+            self._in_flight -= len(delivered)
             self._store.done(delivered)
             self.mark()
         window = link.window()
         if window > 0 and self._store.waiting():
             for row in self._store.outbox(limit=window, after=self._sent_up_to):
                 link.publish_sure(row.id, row.message.topic, row.message.payload)
+                self._in_flight += 1
                 self._sent_up_to = row.id
+
+    @property
+    def in_flight(self) -> int:
+        """Events the broker has not acknowledged yet."""
+        return self._in_flight
 
     def new_link(self) -> None:
         """Another connection: nothing of the outbox is on its way, old messages cannot be acknowledged."""
-        self._sent_up_to = 0
+        self._sent_up_to = self._in_flight = 0
         self.unacked = []

@@ -35,6 +35,8 @@ _TICK_S = 1.0
 # A signal that arrives in the moment before the wait begins is seen when the wait ends.
 _LONGEST_WAIT_S = 1.0
 _BLIND_AFTER = 5
+_LAST_TURNS = 10
+_LAST_WAIT_S = 0.05
 
 
 class Daemon:
@@ -238,16 +240,23 @@ class Daemon:
             self._log.limited("error", "store", "backup", str(error))
 
     def _say_notes(self) -> None:
-        notes, self._store.notes = self._store.notes, []
-        for note in notes:
+        for note in self._store.take_notes():
             self._log.warning("store", note)
 
     def _finish(self) -> None:
-        """What was read is fed already: commit and acknowledge it."""
+        """What was read is fed already: commit and acknowledge it, and give events a moment to arrive."""
         self._notifier.stopping()
         if self._commits.due() is not None:
             self._commit()
         self._commits.send_outbox(self._link)
+        for _ in range(_LAST_TURNS):
+            if not (self._commits.in_flight and self._link.connected):
+                break
+            # What still comes in is not fed and not acknowledged: the broker keeps it.
+            self._link.turn(_LAST_WAIT_S)
+            self._commits.send_outbox(self._link)
+        if self._commits.due() is not None:
+            self._commit()
         self._log.info("stop", "stopped in order", generation=self._store.generation)
 
     # ---- what is said

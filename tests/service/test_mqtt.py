@@ -223,3 +223,14 @@ def test_sure_publishing_survives_a_broker_that_is_killed(broker, protocol) -> N
         wait_for(lambda: {b"2", b"3", b"4"} <= set(peer.on("out/event")), "the events")
     assert sorted(delivered) == [1, 2, 3, 4]
     link.close([])
+
+
+def test_a_packet_beyond_the_maximum_is_not_even_sent_and_the_stream_goes_on(broker) -> None:
+    """F4a: with MQTT 5 the broker drops it; the memory of a device is not at the mercy of a publisher."""
+    link = make(broker.port, "a", max_payload=1000)
+    run(link, lambda _: link.subscribed)
+    with Peer(broker.port) as peer:
+        peer.send("a", bytes(5_000_000))
+        peer.send("a", b"small")
+        assert [m.payload for m in run(link, lambda m: m)] == [b"small"]
+    link.close([])
