@@ -46,9 +46,9 @@ TIME_LIMIT = 2**62
 _SECOND = 10**9
 
 # Places in `marks`. Times: newest reading, last sample, first reading of all, first new value that waits and
-# when that arrived; whether the start is over; the open interval; counts of channels seen and new. The last
-# three are the engine's: a rising number of use, when the last sample (or the first reading) arrived, and
-# whether the silence since then has been reported.
+# when that arrived; whether the start is over; the open interval; counts of channels seen and new; when the
+# stream gave its last sample (or appeared), by the clock. The engine's own: a rising number of use, and
+# whether the silence since the last sample has been reported.
 NEWEST, EMITTED, FIRST, OPENED, OPENED_AT, STARTED, BIN, SEEN, NEW, USED, ACTIVE_AT, QUIET, MARKS = range(13)
 _ANY, _LEADER, _ALL, _EVERY = range(4)
 
@@ -231,10 +231,10 @@ class Assembler:
                 return False
         # What is due because of this reading leaves before it is taken.
         if self._mode == _EVERY:
-            self._open_interval(row, marks, time_ns, out)
+            self._open_interval(row, marks, time_ns, now_ns, out)
         elif self._mode == _ALL and NEVER < i8[marks + OPENED] <= time_ns - self._timeout:
             self.counters.timeouts += 1
-            self._emit(row, marks, i8[marks + NEWEST], out)
+            self._emit(row, marks, i8[marks + NEWEST], now_ns, out)
         if i8[marks + FIRST] == NEVER:
             i8[marks + FIRST] = time_ns
         if i8[marks + OPENED] == NEVER:
@@ -250,10 +250,14 @@ class Assembler:
         i8[marks + NEWEST] = max(i8[marks + NEWEST], time_ns)
         if self._mode == _ANY or (self._mode == _LEADER and self._leader in channels):
             if self._has_started(marks, i8[marks + NEWEST]):
-                self._emit(row, marks, i8[marks + NEWEST], out)
+                self._emit(row, marks, i8[marks + NEWEST], now_ns, out)
         elif self._mode == _ALL and i8[marks + NEW] == c:
-            self._emit(row, marks, i8[marks + NEWEST], out)
+            self._emit(row, marks, i8[marks + NEWEST], now_ns, out)
         return True
+
+    def use(self, row: int, number: int) -> None:
+        """Note that a stream has been used: `number` rises from use to use over all streams."""
+        self._i8[row * self._stride + 2 * self.channels + USED] = number
 
     def close_due(self, now_ns: int, taken: NDArray[np.bool_]) -> list[int]:
         """Rows among `taken` (bool, capacity) whose waiting values have reached the timeout at `now_ns`."""
@@ -264,20 +268,20 @@ class Assembler:
         due: list[int] = rows[self.marks[rows, OPENED_AT] <= now_ns - self._timeout].tolist()
         return due
 
-    def close(self, row: int, out: Batch) -> None:
+    def close(self, row: int, now_ns: int, out: Batch) -> None:
         """Let a row of `close_due` go."""
         marks = row * self._stride + 2 * self.channels
         self.counters.timeouts += 1
         if self._mode == _EVERY:
             following = self._i8[marks + BIN] + 1
             if self._has_started(marks, following * self.every_ns):
-                self._emit(row, marks, following * self.every_ns, out)
+                self._emit(row, marks, following * self.every_ns, now_ns, out)
             self._i8[marks + OPENED] = NEVER
             self._i8[marks + BIN] = following
             return
         self._i8[marks + STARTED] = 1
         if self._mode != _LEADER:
-            self._emit(row, marks, self._i8[marks + NEWEST], out)
+            self._emit(row, marks, self._i8[marks + NEWEST], now_ns, out)
 
     def _in_time(
         self, times: int, channels: tuple[int, ...], time_ns: int, values: Sequence[float]
@@ -312,14 +316,14 @@ class Assembler:
                 if flag == ABSENT:
                     i8[marks + SEEN] += 1
 
-    def _open_interval(self, row: int, marks: int, time_ns: int, out: Batch) -> None:
+    def _open_interval(self, row: int, marks: int, time_ns: int, now_ns: int, out: Batch) -> None:
         """Close the interval before the one of `time_ns`, if it has readings."""
         i8 = self._i8
         interval = time_ns // self.every_ns
         if i8[marks + OPENED] != NEVER and i8[marks + BIN] < interval:
             end = (i8[marks + BIN] + 1) * self.every_ns
             if self._has_started(marks, end):
-                self._emit(row, marks, end, out)
+                self._emit(row, marks, end, now_ns, out)
             i8[marks + OPENED] = NEVER
         i8[marks + BIN] = interval
 
@@ -332,7 +336,7 @@ class Assembler:
             i8[marks + STARTED] = 1
         return True
 
-    def _emit(self, row: int, marks: int, time_ns: int, out: Batch) -> None:
+    def _emit(self, row: int, marks: int, time_ns: int, now_ns: int, out: Batch) -> None:
         i8 = self._i8
         time_ns = max(time_ns, i8[marks + EMITTED] + 1)
         flags = self.flags[row]
@@ -344,5 +348,7 @@ class Assembler:
         else:
             flags[flags == FRESH] = HELD
         i8[marks + EMITTED] = time_ns
+        i8[marks + ACTIVE_AT] = now_ns
+        i8[marks + QUIET] = 0
         i8[marks + NEW] = 0
         i8[marks + OPENED] = NEVER

@@ -174,10 +174,10 @@ class Engine:
                 if not table.assembler.add(row, channels, time_ns, values, now_ns, batch):
                     continue
                 self._use += 1
-                table.assembler.marks[row, USED] = self._use
+                table.assembler.use(row, self._use)
                 table.changed.add(row)
                 if batch.size > before:
-                    self._sent(table, row, batch.size - before, now_ns)
+                    self._order += [table] * (batch.size - before)
                     if len(self._order) >= _MOST_WAITING:
                         self._judge(verdicts)
         finally:
@@ -195,10 +195,9 @@ class Engine:
                 table.assembler.close_due(now_ns, table.taken), key=lambda r: str(table.ids[r])
             ):
                 before = table.batch.size
-                table.assembler.close(row, table.batch)
+                table.assembler.close(row, now_ns, table.batch)
                 table.changed.add(row)
-                if table.batch.size > before:
-                    self._sent(table, row, 1, now_ns)
+                self._order += [table] * (table.batch.size - before)
         self._judge(verdicts)
         for table in self._tables.values():
             verdicts += self._silent(table, now_ns)
@@ -278,12 +277,6 @@ class Engine:
         slot = (table, table.admit(stream, now_ns), self._groups[name].max_ahead_ns)
         self._slots[stream] = slot
         return slot
-
-    def _sent(self, table: StreamTable, row: int, count: int, now_ns: int) -> None:
-        marks = table.assembler.marks
-        marks[row, ACTIVE_AT] = now_ns
-        marks[row, QUIET] = 0
-        self._order += [table] * count
 
     def _judge(self, verdicts: list[Verdict]) -> None:
         """Step all samples that wait and append their verdicts in the order the samples left."""

@@ -35,7 +35,7 @@ class Bench:
     def tick(self, now: float) -> list[int]:
         due = self.assembler.close_due(round(now * S), self.taken)
         for row in due:
-            self.assembler.close(row, self.batch)
+            self.assembler.close(row, round(now * S), self.batch)
         return due
 
     def take(self) -> list[tuple[float, list[float | None], str]]:
@@ -95,7 +95,7 @@ def test_it_does_what_its_plain_twin_does(assembly: Assembly, actions: list[Any]
             before = len(twin.out)
             twin.tick(now)
             for row in bench.assembler.close_due(now, bench.taken):
-                bench.assembler.close(row, bench.batch)
+                bench.assembler.close(row, now, bench.batch)
             assert len(twin.out) >= before
             continue
         channels, shift, moves = what
