@@ -361,7 +361,7 @@ def _store(table: Table, base: Path, environ: Mapping[str, str]) -> StoreConfig:
         commit_every_ns=table.duration("commit_every", _SECOND, UNITS_NS["ms"], UNITS_NS["h"]),
         backup_every_ns=table.duration("backup_every", UNITS_NS["h"], 0),
         sync=table.choice("sync", "full", SYNCS),
-        keep_events=table.integer("keep_events", 10_000, 0, 10_000_000),
+        keep_events=table.integer("keep_events", 10_000, 0, 1_000_000),
         max_outbox=table.integer("max_outbox", 10_000, 1, 1_000_000),
     )
     table.close()

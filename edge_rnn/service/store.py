@@ -193,9 +193,9 @@ class Store:
                     f"{max(known - restored, 0)} later commits are missing"
                 )
                 return self._take(*files.open_checked(self.path, self._sync))
+        files.create(self.path, known)
         if damaged or known:
             self.notes.append(f"{self.path}: no database and no backup to go on from; all streams start cold")
-        files.create(self.path, known)
         return self._take(*files.open_checked(self.path, self._sync))
 
     def _take(self, connection: sqlite3.Connection, contents: Contents) -> sqlite3.Connection:
@@ -228,6 +228,8 @@ class Store:
         """The connection, opened anew after an I/O error; `Damage` if the file under it has gone."""
         if self._closed:
             raise StoreError(f"{self.path}: expected an open store, got a closed one")
+        if self._identity is None:
+            raise Damage("there is none since the last one broke")
         if self._look() != self._identity:
             # SQLite would go on writing into a file that no longer has a name.
             raise Damage("the file was removed or replaced while in use")
@@ -244,11 +246,14 @@ class Store:
     def _recover(self, damage: Damage) -> None:
         """Put a database that broke while running aside and go on with the backup or an empty one."""
         self._disconnect()
-        self.counters.recoveries += 1
-        generation = self.generation
-        bad = files.set_aside(self.path)
-        self.notes.append(f"{self.path}: damaged while running ({damage}); set aside as {bad.name}")
-        self._lock.generation = generation
+        self._lock.generation = self.generation
+        if self._identity is not None:
+            self.counters.recoveries += 1
+            self.notes.append(f"{self.path}: damaged while running ({damage})")
+            self._identity = None
+        if self.path.exists():
+            bad = files.set_aside(self.path)
+            self.notes.append(f"{self.path}: set aside as {bad.name}")
         self._connection = self._bring_up()
         self._identity = self._look()
         self._contents.outbox = {}

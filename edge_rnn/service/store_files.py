@@ -12,7 +12,8 @@ whole database or none. A `-wal` beside a database that it does not belong to wo
 
 The lock file holds the generation because SQLite drops a damaged end of its write-ahead log without a word:
 a database that is older than the last commit can be told only from the outside. It is written without a
-sync: after a crash of the program it is exact, after a power cut it may be older, never newer.
+sync: after a crash of the program it is exact; after a power cut it may be older, and newer only where
+`sync = "normal"` really lost commits.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ its own because a process with one thread forks safely.
 import json
 import os
 import random
-import select
 import signal
 import sys
 import time
@@ -65,12 +64,13 @@ def kill_once(path: Path, rng: random.Random) -> tuple[int, int]:
         os.close(readable)
         write(path, answers)
     os.close(answers)
-    # The first commit may take a moment; then a random instant of the following ones.
-    select.select([readable], [], [], 20)
-    time.sleep(rng.uniform(0, 0.02))
+    # Some commits, however slow this machine is, then a random instant of the following one.
+    raw, wanted = b"", rng.randint(1, 8)
+    while raw.count(b"\n") < wanted and (piece := os.read(readable, 65536)):
+        raw += piece
+    time.sleep(rng.uniform(0, 0.004))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    raw = b""
     while piece := os.read(readable, 65536):
         raw += piece
     os.close(readable)

@@ -283,6 +283,30 @@ def test_write_errors_lose_nothing_and_scoring_can_go_on(
         assert store.notes == []
 
 
+def test_mending_waits_for_a_disk_that_takes_files_and_is_said_once(
+    path: Path, file_limit: Callable[[int | None], None]
+) -> None:
+    last = Commit(states=[("a", b"2")], outbox=[Message("t", b"new")])
+    with Store.open(path) as store:
+        store.commit(Commit(states=[("a", b"1"), ("b", b"1")], outbox=[Message("t", b"old")]))
+        path.unlink()
+        file_limit(100)
+        for _ in range(3):
+            with pytest.raises(StoreError, match="cannot be mended"):
+                store.commit(last)
+        file_limit(None)
+        assert len(store.notes) == store.counters.recoveries == 1
+        assert messages(store) == [b"old"]
+        store.commit(last)
+        assert store.incomplete
+        assert "all streams start cold" in store.notes[1]
+        assert messages(store) == [b"old", b"new"]
+    with Store.open(path) as store:
+        assert dict(store.load_states()) == {"a": b"2"}
+        assert messages(store) == [b"old", b"new"]
+        assert store.notes == []
+
+
 def test_a_lock_by_another_program_is_an_error_that_passes(path: Path) -> None:
     with Store.open(path) as store:
         store.commit(Commit(states=[("a", b"1")]))

@@ -466,7 +466,8 @@ def test_damage_while_running_is_mended_and_no_message_is_lost(tmp_path: Path) -
         assert store.counters.recoveries == 1
         assert store.incomplete
         assert "damaged while running" in store.notes[0]
-        assert "taken from the backup of commit 1; 1 later commits are missing" in store.notes[1]
+        assert "set aside as edge.db.bad" in store.notes[1]
+        assert "taken from the backup of commit 1; 1 later commits are missing" in store.notes[2]
         assert [q.message.payload for q in store.outbox()] == [b"kept", b"after the backup", b"new"]
         store.commit(Commit(states=[("s/1", b"one"), ("s/2", b"two")], complete=True))
         assert not store.incomplete
