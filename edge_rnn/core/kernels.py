@@ -141,9 +141,7 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
             store(new_h, block * N, mul(o, tanh(new_c)))
 
     @jit
-    def gru(
-        w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int
-    ) -> None:
+    def gru(w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int) -> None:
         for block in range(blocks):
             r, z, nx, nh = load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)
             rb, zb, nb = zero(), zero(), zero()
