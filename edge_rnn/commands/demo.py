@@ -35,8 +35,8 @@ Starts a broker on a free port of this machine alone, simulated pumps that publi
 daemon with a bundled model; puts a spike, a drift, a stuck and a silent sensor in; and counts what is
 found. Leaves no file behind. Exit code 0 only if every fault was found and no reading was lost."""
     parser.add_argument(
-        "--seconds", type=_seconds, default=defaults.seconds, metavar="S",
-        help="length of the run, start-up not counted (default: %(default)g)",
+        "--seconds", type=_seconds, metavar="S",
+        help=f"length of the run, start-up not counted (default: {defaults.seconds:g}, with few pumps 30)",
     )  # fmt: skip
     parser.add_argument(
         "--pumps",
@@ -54,10 +54,12 @@ found. Leaves no file behind. Exit code 0 only if every fault was found and no r
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print its summary."""
-    if args.seconds < shortest_run(args.pumps):
+    shortest = shortest_run(args.pumps)
+    seconds = max(shortest, Options().seconds) if args.seconds is None else args.seconds
+    if seconds < shortest:
         raise ConfigError(
-            f"--seconds: expected at least {shortest_run(args.pumps):g} to see all faults on {args.pumps} "
-            f"pump(s), got {args.seconds:g}"
+            f"--seconds: expected at least {shortest:g} to see all faults on {args.pumps} pump(s), "
+            f"got {seconds:g}"
         )
     in_terminal = sys.stdout.isatty() and not args.json and os.environ.get("TERM", "dumb") != "dumb"
 
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     # A demo that is told to end ends its daemon first.
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        summary = play(Options(args.pumps, args.seconds, args.seed), make_view)
+        summary = play(Options(args.pumps, seconds, args.seed), make_view)
     except KeyboardInterrupt:
         sys.stderr.write("demo: stopped\n")
         raise

@@ -158,11 +158,11 @@ class Ledger:
         self.sent.add((pump, time_ns))
 
     def add_score(self, score: SeenScore) -> None:
-        """A score message has come."""
+        """A score message has come. That of a silent pump answers no reading and counts nowhere."""
         key = (score.pump, score.time_ns)
         if key in self.scored:
-            self.repeated += len(CHANNELS)
-        else:
+            self.repeated += 1
+        elif key in self.sent:
             self.scored[key] = score.received_ns - score.time_ns
 
     def add_event(self, event: SeenEvent) -> None:
@@ -173,7 +173,7 @@ class Ledger:
     @property
     def complete(self) -> bool:
         """Whether a score has come for everything sent so far."""
-        return self.sent <= self.scored.keys()
+        return len(self.scored) == len(self.sent)
 
     def fault_at(self, pump: str, now_ns: int) -> InjectedFault | None:
         """The fault of `pump` that is there, or whose consequences are, at `now_ns`: the latest of them."""
@@ -190,17 +190,15 @@ class Ledger:
 
     def latency_ms(self) -> dict[str, float]:
         """p50, p99 and max from sending a reading to receiving its score; empty without scores."""
-        taken = [self.scored[key] for key in self.sent if key in self.scored]
-        return _quantiles(taken)
+        return _quantiles(self.scored.values())
 
     def summary(self, seconds: float) -> Summary:
         """The account of a run of `seconds`."""
-        scored = len(self.sent & self.scored.keys())
         return Summary(
             seconds=seconds,
             sent=len(CHANNELS) * len(self.sent),
-            scored=len(CHANNELS) * scored,
-            repeated=self.repeated,
+            scored=len(CHANNELS) * len(self.scored),
+            repeated=len(CHANNELS) * self.repeated,
             faults=self.reports(),
             false_alarms=self.false_alarms(),
             latency_ms=self.latency_ms(),

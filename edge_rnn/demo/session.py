@@ -50,7 +50,7 @@ class Options:
     """What to run: number of pumps, seconds of readings, seed of the simulation."""
 
     pumps: int = 4
-    seconds: float = 30.0
+    seconds: float = 24.0
     seed: int = 1
 
 

@@ -67,11 +67,12 @@ def test_a_score_that_comes_twice_counts_once_and_is_told() -> None:
     assert (book.summary(1.0).scored, book.summary(1.0).repeated) == (3, 3)
 
 
-def test_a_score_nobody_asked_for_makes_up_for_no_lost_one() -> None:
+def test_a_score_that_answers_no_reading_makes_up_for_no_lost_one() -> None:
     book = ledger()
     book.add_sent("pump1", at(1))
     book.add_score(score("pump1", at(7)))
-    assert book.summary(1.0).lost == 3
+    assert not book.complete
+    assert (book.summary(1.0).scored, book.summary(1.0).lost) == (0, 3)
 
 
 def test_a_run_without_readings_does_not_pass() -> None:
