@@ -25,7 +25,6 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    need.module(f"edge_rnn.commands.{verb}")
     with pytest.raises(SystemExit) as ended:
         cli.main([verb, "--help"])
     assert ended.value.code == 0
@@ -37,7 +36,6 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_an_unknown_option_is_wrong_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    need.module(f"edge_rnn.commands.{verb}")
     with pytest.raises(SystemExit) as ended:
         cli.main([verb, "--no-such-option"])
     assert ended.value.code == 2
@@ -46,7 +44,6 @@ def test_an_unknown_option_is_wrong_usage(verb: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_a_verb_loads_no_heavy_part_to_explain_itself(verb: str) -> None:
-    need.module(f"edge_rnn.commands.{verb}")
     code = (
         "import sys\nfrom edge_rnn import cli\n"
         f"try:\n    cli.main(['{verb}', '--help'])\nexcept SystemExit:\n    pass\n"
@@ -146,7 +143,6 @@ def test_both_ways_to_start_the_command_are_the_same() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_input_gives_its_name_and_no_traceback(words: list[str], said: str, tmp_path) -> None:
-    need.module(f"edge_rnn.commands.{words[0]}")
     if words[0] == "train":
         need.torch()
     (tmp_path / "broken.toml").write_text("[mqtt\nhost = ")

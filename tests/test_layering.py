@@ -208,8 +208,6 @@ def loaded_after(statement: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=need.ROOT
     )
-    if "No module named 'edge_rnn" in done.stderr:
-        need.module(done.stderr.rsplit("'", 2)[1])
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

@@ -22,6 +22,7 @@ import pytest
 from edge_rnn import cli
 from edge_rnn.core.detector_spec import DetectorSpec, ScorerSpec, ThresholdSpec
 from edge_rnn.core.model import Input, Linear, Model, Recurrent
+from edge_rnn.files import config_types
 from edge_rnn.files.config import channel_order, load_config
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
@@ -100,9 +101,24 @@ def test_extras_and_files_that_are_named_exist() -> None:
     assert {"demo", "dev", "train"} <= extras
     assert all(re.search(rf"^{extra} = ", project, re.MULTILINE) for extra in extras)
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    paths = links + re.findall(r"`((?:edge_rnn|tests|benchmarks)/[\w./-]+)`", README)
-    assert len(paths) >= 6
-    assert [path for path in paths if not (need.ROOT / path).exists()] == []
+    guide = (need.ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = re.findall(r"(?:edge_rnn|firmware_export|tests|benchmarks)/[\w./-]+\w", README + guide)
+    assert len(links) >= 4
+    assert len(set(paths)) >= 20
+    assert [path for path in {*links, *paths} if not (need.ROOT / path).exists()] == []
+
+
+def test_the_list_of_keys_is_complete() -> None:
+    table = README[README.index("### All keys") : README.index("## From PyTorch")]
+    told = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([a-z_.]+)`", table))))
+    sections = [
+        config_types.MqttConfig, config_types.TlsConfig, config_types.OutputConfig, config_types.StoreConfig,
+        config_types.LogConfig, config_types.HealthConfig, config_types.StreamConfig,
+        config_types.ChannelConfig, config_types.TimeConfig,
+    ]  # fmt: skip
+    keys = {name.removesuffix("_ns").removesuffix("_s") for s in sections for name in s.__struct_fields__}
+    # A password is never a key of the file; its two sources are.
+    assert keys - {"password"} <= told
 
 
 def test_links_inside_the_page_lead_somewhere() -> None:
@@ -214,6 +230,10 @@ def test_the_messages_quoted_are_the_messages_given(folder: Path, capsys) -> Non
         ("payload refused: ", "edge_rnn/service/pipeline.py"),
         ("blind", "edge_rnn/service/health.py"),
         ("unrouted", "edge_rnn/service/health.py"),
+        ("does it speak MQTT 5?", "edge_rnn/service/mqtt.py"),
+        ("its certificate is not trusted", "edge_rnn/service/mqtt.py"),
+        ("another client with the id ", "edge_rnn/service/mqtt.py"),
+        ("starts cold", "edge_rnn/service/pipeline.py"),
         ("non-finite", "edge_rnn/detect/verdict.py"),
     ],
 )
