@@ -13,6 +13,8 @@ broker holds the rest back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_rnn.errors import StoreError
 from edge_rnn.files.config_types import Config
 from edge_rnn.service.clock import Clock
@@ -23,8 +25,6 @@ from edge_rnn.service.store import Commit, Message, Store
 from edge_rnn.stream.engine import Engine
 from edge_rnn.stream.types import Event
 
-ARRIVAL = "arrival_ns"
-"""Position in the store: the latest arrival time given out."""
 _RETRY_S = 1.0
 # Brokers commonly allow a client 20 unacknowledged messages; with MQTT 3.1.1 it cannot ask for another limit.
 _MOST_UNACKED_311 = 10
@@ -91,7 +91,7 @@ class Commits:
             self._removed[stream] = None
         return removed
 
-    def write(self, engine: Engine, arrival_ns: int) -> bool:
+    def write(self, engine: Engine, positions: Mapping[str, str]) -> bool:
         """Commit now; False if that failed and will be tried again. `take_removed` comes before."""
         for stream, blob in engine.changed():
             self._states[stream] = blob
@@ -106,7 +106,7 @@ class Commits:
                     removed=list(self._removed),
                     events=self._events,
                     outbox=self._outbox,
-                    positions={ARRIVAL: str(arrival_ns)},
+                    positions=positions,
                     complete=complete,
                 )
             )

@@ -22,7 +22,7 @@ from edge_rnn.errors import StoreError
 from edge_rnn.files.config_types import Config
 from edge_rnn.service import health, outputs
 from edge_rnn.service.clock import Arrival, Clock, Timer
-from edge_rnn.service.commits import ARRIVAL, Commits
+from edge_rnn.service.commits import Commits
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Connection, Delivery
@@ -37,6 +37,9 @@ _LONGEST_WAIT_S = 1.0
 _BLIND_AFTER = 5
 _LAST_TURNS = 10
 _LAST_WAIT_S = 0.05
+# Positions in the store: the latest arrival time given out; the subscriptions, one a line.
+ARRIVAL = "arrival_ns"
+FILTERS = "filters"
 
 
 class Daemon:
@@ -110,10 +113,11 @@ class Daemon:
         try:
             floor = self._store.positions().get(ARRIVAL, "")
             self._arrival = Arrival(self._clock, int(floor) if floor.isdigit() else 0)
+            subscribed = self._store.positions().get(FILTERS, "").split("\n")
             self._pipeline = build(self._config, self._arrival.next_ns())
             loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
             self._say_notes()
-            self._link = self._connect(self._pipeline)
+            self._link = self._connect(self._pipeline, subscribed)
         except BaseException:
             self._store.close()
             raise
@@ -135,11 +139,15 @@ class Daemon:
         self._link.close([(self._pipeline.outputs.status, outputs.OFFLINE)])
         self._store.close()
 
-    def _connect(self, pipeline: Pipeline) -> Connection:
+    def _connect(self, pipeline: Pipeline, subscribed: Iterable[str]) -> Connection:
+        """A connection for a pipeline; `subscribed`: what the broker's session may still bring."""
         will = (pipeline.outputs.status, outputs.OFFLINE)
-        return self._make_connection(
-            pipeline.config.mqtt, pipeline.filters, will, self._log, arrival=self._arrival, clock=self._clock
+        before = {name: False for name in subscribed if name}
+        link = self._make_connection(
+            pipeline.config.mqtt, before, will, self._log, arrival=self._arrival, clock=self._clock
         )
+        link.set_filters(pipeline.filters)
+        return link
 
     def _set_timers(self) -> None:
         now, config = self._clock.monotonic(), self._pipeline.config
@@ -213,7 +221,8 @@ class Daemon:
 
     def _commit(self) -> bool:
         self._collect(self._pipeline)
-        written = self._commits.write(self._pipeline.engine, self._arrival.last_ns)
+        positions = {ARRIVAL: str(self._arrival.last_ns), FILTERS: "\n".join(self._pipeline.filters)}
+        written = self._commits.write(self._pipeline.engine, positions)
         if written:
             self._commits.acknowledge(self._link)
         return written
@@ -344,7 +353,7 @@ class Daemon:
             self._link.set_filters(fresh.filters)
         else:
             self._link.close([(old.outputs.status, outputs.OFFLINE)])
-            self._link = self._connect(fresh)
+            self._link = self._connect(fresh, old.filters)
             self._wake = self._link.wake
             self._epoch = 0
             self._commits.new_link()

@@ -180,6 +180,7 @@ class Connection:
         self.session_present = False
         self._config = config
         self._filters = dict(filters)
+        self._gone: list[str] = []
         self._log = log
         self._clock = clock or Clock()
         self._arrival = arrival
@@ -260,11 +261,11 @@ class Connection:
         """How many more `publish_sure` may be in flight now."""
         return max(0, self._in_flight_limit - len(self._sure)) if self.connected else 0
 
-    def publish_sure(self, key: int, topic: str, payload: bytes) -> None:
+    def publish_sure(self, key: int, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send until acknowledged (QoS 1); `key` is in `take_delivered` then. Only while `window()` > 0."""
 
         def send() -> int:
-            info = self._client.publish(topic, payload, 1)
+            info = self._client.publish(topic, payload, 1, retain)
             self._sure[info.mid] = key
             return int(info.rc)
 
@@ -284,33 +285,45 @@ class Connection:
 
     def set_filters(self, filters: Mapping[str, bool]) -> None:
         """Other subscriptions from now on: the new ones first, then the old ones go."""
-        gone = [name for name in self._filters if name not in filters]
+        self._gone = [name for name in {*self._filters, *self._gone} if name not in filters]
         self._filters = dict(filters)
         if self.connected:
             self._use("subscribe", self._subscribe)
-            if gone:
-                self._use("unsubscribe", lambda: self._client.unsubscribe(gone)[0])
 
     def close(self, last: list[tuple[str, bytes]], timeout: float = 1.0) -> None:
-        """Publish `last` retained, say goodbye and close; gives up after `timeout` seconds."""
+        """Publish `last` retained, say goodbye and close; gives up after `timeout` seconds.
+
+        Goodbye is said only when the broker has acknowledged `last`: it is sure then, even if the next
+        connection of the same client overtakes this one's last packets. Without it, the will speaks.
+        """
         if self._attempt is not None:
             self._attempt.abandoned = True
+        deadline = self._clock.monotonic() + timeout
         if self.connected:
             for topic, payload in last:
-                self._unsent = 0
-                self.publish(topic, payload, retain=True)
+                self.publish_sure(-1, topic, payload, retain=True)
+            self._flush(deadline, lambda: -1 not in self._sure.values())
+        if self.connected and -1 not in self._sure.values():
             self._open = False  # what follows is no loss
             self._use("disconnect", self._client.disconnect)
-            deadline = self._clock.monotonic() + timeout
-            while (stream := self._stream()) is not None and self._client.want_write():
-                left = deadline - self._clock.monotonic()
-                if left <= 0 or not self._select([], [stream], left)[1]:
-                    break
-                self._use("write", self._client.loop_write)
+            self._flush(deadline, lambda: not self._client.want_write())
         self._open = self.connected = False
         self._close_socket()
         self._wake_read.close()
         self._wake_write.close()
+
+    def _flush(self, deadline: float, done: Callable[[], bool]) -> None:
+        """Read and write until `done`, or the connection or the time is at its end; what comes is let go."""
+        while not done() and (stream := self._stream()) is not None:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            readable, writable = self._select([stream], [stream] if self._client.want_write() else [], left)
+            self._inbox.clear()
+            if readable:
+                self._use("read", self._read)
+            if writable and self._stream() is not None:
+                self._use("write", self._client.loop_write)
 
     # ---- connecting
 
@@ -467,7 +480,11 @@ class Connection:
             ]
         else:
             wanted = [(name, qos) for name in self._filters]
-        return int(self._client.subscribe(wanted)[0]) if wanted else 0
+        rc = int(self._client.subscribe(wanted)[0]) if wanted else 0
+        if self._gone:
+            # A kept session keeps old subscriptions, too, also those of an earlier configuration.
+            self._client.unsubscribe(self._gone)
+        return rc
 
     def _on_subscribe(self, _mid: int, reasons: list[ReasonCode], _properties: object) -> None:
         self.subscribed = True

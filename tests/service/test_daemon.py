@@ -26,7 +26,7 @@ class FakeLink:
     """A broker in memory: `inbox` holds what the next turns bring, `sent` what was published."""
 
     def __init__(self, config, filters, will, log, *, arrival, clock) -> None:
-        self.filters, self.will, self._arrival, self._clock = filters, will, arrival, clock
+        self.before, self.filters, self.will, self._arrival = filters, {}, will, arrival
         self.connected, self.session_present, self.epoch = True, False, 1
         self.counters = LinkCounters()
         self.inbox: deque[list[Delivery]] = deque()
@@ -53,7 +53,7 @@ class FakeLink:
     def window(self) -> int:
         return self.room - len(self.sure)
 
-    def publish_sure(self, key: int, topic: str, data: bytes) -> None:
+    def publish_sure(self, key: int, topic: str, data: bytes, *, retain: bool = False) -> None:
         self.sure[key] = (topic, data)
 
     def take_delivered(self) -> list[int]:
@@ -302,6 +302,17 @@ def test_arrival_times_do_not_go_back_over_a_restart(bench) -> None:
     b.close()
     second = bench()
     assert second.daemon._arrival.last_ns >= last
+
+
+def test_a_restart_knows_the_subscriptions_of_the_session_before(bench) -> None:
+    b = bench()
+    assert (b.link.before, b.link.filters) == ({}, {"plant/+/all": False})
+    b.link.bring(payload(0))
+    b.turn(0)
+    b.close()
+    second = bench(topic="hall/{machine}/all")
+    assert list(second.link.before) == ["plant/+/all"]
+    assert second.link.filters == {"hall/+/all": False}
 
 
 def test_watchdog_is_fed_by_turns(bench, tmp_path) -> None:

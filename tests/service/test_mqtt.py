@@ -166,6 +166,7 @@ def test_will_fires_on_a_crash_and_a_clean_end_says_offline_itself(broker, proto
         wait_for(lambda: peer.on("out/status") == [b"offline"], "the will")
         run(link, lambda _: link.epoch == 2 and link.subscribed)
         link.close([("out/status", b"gone")])
+        assert not link.connected
         wait_for(lambda: peer.on("out/status") == [b"offline", b"gone"], "the last word")
         time.sleep(0.2)
         assert peer.on("out/status") == [b"offline", b"gone"]
@@ -188,6 +189,23 @@ def test_retained_messages_only_where_they_are_wanted(broker, protocol) -> None:
         wanting = make(broker.port, "b/+", retained=True, protocol=protocol, client_id="er-other")
         assert run(wanting, lambda m: m)[0].retained
         wanting.close([])
+
+
+@BOTH
+def test_a_kept_session_is_freed_of_subscriptions_of_an_earlier_configuration(broker, protocol) -> None:
+    first = make(broker.port, "old", "both", protocol=protocol)
+    run(first, lambda _: first.subscribed)
+    first.close([])
+    second = make(broker.port, "old", "both", protocol=protocol)
+    second.set_filters({"both": False, "new": False})
+    run(second, lambda _: second.subscribed)
+    assert second.session_present
+    second.turn(0.2)
+    with Peer(broker.port) as peer:
+        for topic in ("old", "both", "new"):
+            peer.send(topic, topic)
+        assert [m.topic for m in run(second, lambda m: len(m) == 2)] == ["both", "new"]
+    second.close([])
 
 
 def test_filters_can_be_changed_while_connected(broker) -> None:
@@ -234,3 +252,13 @@ def test_a_packet_beyond_the_maximum_is_not_even_sent_and_the_stream_goes_on(bro
         peer.send("a", b"small")
         assert [m.payload for m in run(link, lambda m: m)] == [b"small"]
     link.close([])
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_end_and_its_will_speaks_later(broker) -> None:
+    link = make(broker.port, "a", keepalive_s=1)
+    run(link, lambda _: link.subscribed)
+    broker.pause()
+    link.close([("out/status", b"gone")], timeout=0.2)
+    broker.resume()
+    with Peer(broker.port, "out/status") as peer:
+        wait_for(lambda: peer.on("out/status"), "the will or the last word")
