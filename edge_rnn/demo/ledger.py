@@ -7,7 +7,8 @@ when an event message about that pump opened while the fault was there or shortl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from edge_rnn.demo.pumps import CHANNELS, PERIOD_NS, FaultName, InjectedFault
 
 # After a fault its consequences may still raise alarms: the sensor jumps back, a silent pump starts anew.
 GRACE_NS: Final = 3_000_000_000
+
+_RECENT: Final = 500
 
 # The events that count as finding a fault. A stuck sensor disagrees with what the model expects before it has
 # repeated itself often enough to be called stuck.
@@ -147,6 +150,7 @@ class Ledger:
         self.sent: set[tuple[str, int]] = set()
         self.scored: dict[tuple[str, int], int] = {}
         self.repeated = 0
+        self._recent: deque[int] = deque(maxlen=_RECENT)
         self.opened: list[SeenEvent] = []
 
     def begin(self, now_ns: int) -> None:
@@ -164,6 +168,7 @@ class Ledger:
             self.repeated += 1
         elif key in self.sent:
             self.scored[key] = score.received_ns - score.time_ns
+            self._recent.append(self.scored[key])
 
     def add_event(self, event: SeenEvent) -> None:
         """An event message has come; one that was sent again counts once."""
@@ -192,6 +197,10 @@ class Ledger:
         """p50, p99 and max from sending a reading to receiving its score; empty without scores."""
         return _quantiles(self.scored.values())
 
+    def recent_latency_ms(self) -> dict[str, float]:
+        """The same of the last few seconds' scores."""
+        return _quantiles(self._recent)
+
     def summary(self, seconds: float) -> Summary:
         """The account of a run of `seconds`."""
         return Summary(
@@ -217,8 +226,8 @@ class Ledger:
         return FaultReport(fault, None, None)
 
 
-def _quantiles(nanoseconds: Iterable[int]) -> dict[str, float]:
-    values = np.fromiter(nanoseconds, dtype=np.float64) / 1e6
+def _quantiles(nanoseconds: Collection[int]) -> dict[str, float]:
+    values = np.fromiter(nanoseconds, np.float64, len(nanoseconds)) / 1e6
     if values.size == 0:
         return {}
     p50, p99 = np.percentile(values, (50, 99))

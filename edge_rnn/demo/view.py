@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO, TypeVar
 
 from edge_rnn.demo.ledger import Ledger, SeenEvent, SeenScore
-from edge_rnn.demo.pumps import CHANNELS, DECIMALS, RATE_HZ
+from edge_rnn.demo.pumps import CHANNELS, DECIMALS
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_HISTORY: Final = 8 * RATE_HZ
+_BEATS: Final = 2  # in one column of a trace: a calm pace, and 8 s of life in 80 columns
+_COLUMNS: Final = 240
 _ALARMING: Final = frozenset({"anomaly", "clearing", "fault"})
 _STYLE: Final = {
     "waiting": "dim",
@@ -50,10 +51,10 @@ _SPANS: Final = ((1.0, 5.2), (47.5, 57.5), (5.8, 8.4))
 
 @dataclass(slots=True)
 class PumpState:
-    """The last seconds of one pump, newest last.
+    """The last seconds of one pump, newest last, in columns of `_BEATS` beats.
 
-    traces: readings of each channel; levels: (score in units of the threshold, whether there is an alarm);
-    blamed: the channels that raise it.
+    traces: newest reading of each channel; levels: highest score in units of the threshold, and whether there
+    was an alarm; blamed: the channels that raised it. beats, judged: how many readings and scores came.
     """
 
     status: str = "waiting"
@@ -62,10 +63,12 @@ class PumpState:
     score: float | None = None
     threshold: float | None = None
     traces: tuple[deque[float], ...] = field(
-        default_factory=lambda: tuple(deque(maxlen=_HISTORY) for _ in CHANNELS)
+        default_factory=lambda: tuple(deque(maxlen=_COLUMNS) for _ in CHANNELS)
     )
-    levels: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
-    blamed: deque[frozenset[str]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    levels: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_COLUMNS))
+    blamed: deque[frozenset[str]] = field(default_factory=lambda: deque(maxlen=_COLUMNS))
+    beats: int = 0
+    judged: int = 0
 
 
 class Board:
@@ -91,20 +94,30 @@ class Board:
         state = self.pumps[pump]
         state.values = tuple(float(v) for v in values)
         for trace, value in zip(state.traces, state.values, strict=True):
+            if state.beats % _BEATS:
+                trace.pop()
             trace.append(value)
+        state.beats += 1
 
     def add_score(self, score: SeenScore) -> None:
         """The daemon has judged a reading."""
         state = self.pumps.get(score.pump)
         if state is None:
             return
-        state.status, state.expected = score.status, score.expected
-        state.score, state.threshold = score.score, score.threshold
-        level = 0.0
+        # That a pump is silent is said by an event and by a score; its next reading ends it.
+        if not (score.status == "fault" and "silent" in self._open[score.pump].values()):
+            state.status = score.status
+        state.expected, state.score, state.threshold = score.expected, score.score, score.threshold
+        level, alarming, blamed = 0.0, score.status in _ALARMING, score.blamed
         if score.score is not None and score.threshold:
             level = score.score / score.threshold
-        state.levels.append((level, score.status in _ALARMING))
-        state.blamed.append(score.blamed)
+        if state.judged % _BEATS:
+            before, was_alarming = state.levels.pop()
+            level, alarming = max(level, before), alarming or was_alarming
+            blamed |= state.blamed.pop()
+        state.levels.append((level, alarming))
+        state.blamed.append(blamed)
+        state.judged += 1
 
     def add_event(self, event: SeenEvent) -> None:
         """The daemon has said that an alarm opened or closed."""
@@ -138,9 +151,8 @@ def trace_blocks(values: Sequence[float], low: float, high: float) -> str:
     return "".join(_BLOCKS[max(0, min(7, math.floor((value - low) / (high - low) * 8)))] for value in values)
 
 
-def _thin(values: Iterable[T], width: int) -> list[T]:
-    # Two beats a column: four seconds of life fit 40 columns, and the picture flows at a calm pace.
-    return list(values)[::-2][:width][::-1]
+def _last(values: Iterable[T], width: int) -> list[T]:
+    return list(values)[-width:] if width > 0 else []
 
 
 def _number(value: float | None, decimals: int, width: int) -> str:
@@ -155,7 +167,7 @@ def _score_line(pump: str, state: PumpState, width: int) -> Text:
     line.append(f" {pump:<7}", "bold")
     line.append(f"{'●' if state.status != 'waiting' else '○'} {state.status:<9}", style)
     columns = max(8, width - 45)
-    levels = _thin(state.levels, columns)
+    levels = _last(state.levels, columns)
     line.append(" score ", "dim")
     line.append("·" * (columns - len(levels)), "bright_black")
     for level, alarming in levels:
@@ -182,9 +194,9 @@ def _channel_line(index: int, state: PumpState, width: int) -> Text:
     line.append(" expected", "dim")
     line.append(_number(expected, decimals, 6), "cyan")
     columns = max(8, width - 45 + 3)
-    values = _thin(state.traces[index], columns)
+    values = _last(state.traces[index], columns)
     # Scores follow readings by milliseconds, so the newest reading may have none yet.
-    blamed = _thin(state.blamed, len(values))
+    blamed = _last(state.blamed, len(values))
     blamed = [frozenset()] * (len(values) - len(blamed)) + blamed
     line.append("  ")
     line.append(" " * (columns - len(values)))
@@ -213,7 +225,7 @@ def _head(board: Board, width: int) -> list[Text]:
         second.append(f"  {board.note}", "yellow")
         return [top, second]
     second.append(f"  {count * len(ledger.sent):,} sent {count * len(ledger.scored):,} scored", "")
-    latency = ledger.latency_ms()
+    latency = ledger.recent_latency_ms()
     if latency:
         second.append(f"  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} ms", "dim")
     return [top, second]
