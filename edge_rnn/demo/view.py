@@ -135,15 +135,8 @@ class Board:
 
 
 def level_blocks(levels: Sequence[float]) -> str:
-    """One block for each score in units of its threshold, on a logarithmic scale: full from 1 on."""
-    out = []
-    for level in levels:
-        if level >= 1:
-            out.append(_BLOCKS[-1])
-        else:  # the seven lower blocks span a factor of 100
-            place = 1 + math.log10(max(level, 1e-9)) / 2
-            out.append(_BLOCKS[max(0, min(6, math.floor(place * 7)))])
-    return "".join(out)
+    """One block for each score in units of its threshold: full from 1 on, and only then."""
+    return "".join(_BLOCKS[-1 if level >= 1 else max(0, math.floor(level * 7))] for level in levels)
 
 
 def trace_blocks(values: Sequence[float], low: float, high: float) -> str:
