@@ -16,7 +16,7 @@ residual sees what breaks the pattern, the same on the readings themselves sees 
 forecast follows without surprise. Factors are on squared distances: input 3, residual 8 (1.7 and 2.8 on the
 distance). A network is unsure outside the range it was trained on, so its residual must be further out to
 count alone. Two of the last three scores must be too high, and the alarm ends below 0.7 of the threshold.
-On the public data these were chosen with, F1 moves by less than 0.01 for input factors 3..4 and residual
+On the public data these were chosen with, F1 moves by about 0.01 for input factors 3..4 and residual
 factors 4..8; see DESIGN.md.
 """
 
