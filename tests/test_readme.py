@@ -87,7 +87,8 @@ def test_the_two_commands_of_the_first_page_stand_there_to_the_letter() -> None:
 
 def test_every_command_is_one_of_the_command_line() -> None:
     assert len(commands()) >= 10
-    assert {words[0] for words in commands()} == set(cli.VERBS)
+    told = {words[0] for words in commands()}
+    assert {"demo", "run", "check", "replay", "inspect", "convert", "train"} <= told <= set(cli.VERBS)
     for verb, *words in commands():
         command = importlib.import_module(f"edge_rnn.commands.{verb}")
         parser = argparse.ArgumentParser(exit_on_error=False)

@@ -24,7 +24,6 @@ from edge_rnn.errors import ConfigError
 _MOST_PUMPS = 50
 _LONGEST_S = 3600.0
 _FAILED = 1
-_TERMINATED = 143
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,15 +65,17 @@ def run(args: argparse.Namespace) -> int:
     def make_view(board: Board) -> View:
         return LiveView(board) if in_terminal else LineView(board)
 
-    # A demo that is told to end ends its daemon first.
-    before = signal.signal(signal.SIGTERM, _terminated)
+    # A demo that is told to end, or whose terminal is closed, ends its daemon first (but not under nohup).
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _terminated) for number in numbers}
     try:
         summary = play(Options(args.pumps, seconds, args.seed), make_view)
     except KeyboardInterrupt:
         sys.stderr.write("demo: stopped\n")
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if args.json:
         print(json.dumps({"seed": args.seed, "pumps": args.pumps, **summary.as_json()}, indent=2))
     else:
@@ -103,8 +104,8 @@ def _seed(text: str) -> int:
     return value
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(_TERMINATED)
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def closing_lines(summary: Summary) -> list[str]:

@@ -88,7 +88,9 @@ def test_without_a_terminal_it_finds_every_fault_and_loses_nothing(folder: Path)
     assert daemons_of(folder) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_stopped_on_the_way_it_leaves_nothing_behind(folder: Path, number: int, code: int) -> None:
     process = start(folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_daemon(folder, process)
@@ -142,6 +144,20 @@ def test_in_a_terminal_it_draws_and_puts_the_screen_back(folder: Path, terminal,
     assert shown.index("\x1b[?1049h") < shown.index("pump1") < shown.rindex("\x1b[?1049l")
     assert "vibration" in shown
     assert "demo: stopped" in shown[shown.rindex("\x1b[?1049l") :]
+
+
+def test_a_terminal_that_is_closed_takes_the_daemon_with_it(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    near, far = pty.openpty()
+    process = start(folder, stdin=far, stdout=far, stderr=far, start_new_session=True)
+    os.close(far)
+    wait_for_daemon(folder, process)
+    time.sleep(0.5)
+    os.close(near)  # writing to it fails from now on
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) != 0
+    assert list(folder.iterdir()) == []
+    assert daemons_of(folder) == []
 
 
 def test_a_daemon_that_ends_ends_the_demo_with_its_last_words(folder: Path) -> None:
