@@ -27,6 +27,7 @@ VERBS = {
     "replay": "run recorded data through the same engine, faster than real time",
     "inspect": "print a model's card, or draw its gates over time",
     "convert": "turn a PyTorch state_dict (.pt, .safetensors) into a model file, without torch",
+    "export": "write a model as C99 for a microcontroller, with the same bits",
     "train": "train a detector from CSV files (needs the extra 'train')",
 }
 

@@ -100,7 +100,7 @@ def room_of(file: str) -> str:
     """The room a file lives in: "core", "cli", ...; "" for the package's own front files."""
     parts = PurePosixPath(file).with_suffix("").parts
     if parts[0] != "edge_rnn":
-        return parts[0]
+        return "" if parts[1] == "__main__" else parts[0]
     return "" if parts[1] in ("__init__", "__main__") else parts[1]
 
 

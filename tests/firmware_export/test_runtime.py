@@ -1,150 +1,150 @@
-"""The third side of the parity triangle: the C runtime gives the Numba kernels' bits, class F and U."""
+"""The third side of the parity triangle: exported C gives the Numba kernels' bits, class F and U."""
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-import firmware_export
-from edge_rnn.core import fields as p
-from edge_rnn.core.layout import StateLayout, padded
-from edge_rnn.core.model import Activation, Cell, Linear, Model, Recurrent
-from edge_rnn.core.pack import pack
-from edge_rnn.core.stepper import Stepper
+from edge_rnn.core.model import RestState
+from firmware_export import TARGETS, toolchain
+from tests.firmware_export.running import same_outputs, same_verdicts, write
+from tests.firmware_export.zoo import NETWORKS, detectors, network
 from tests.support import need
 
-RUNTIME = Path(firmware_export.__file__).parent / "runtime"
-WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-ffp-contract=off"]
-Floats = NDArray[np.float32]
+HOST = TARGETS["host"]
+PLAIN = replace(HOST, fused=False)
+SANITIZERS = ("-fsanitize=undefined,address", "-fno-sanitize-recover=all", "-g")
+DETECTORS = detectors()
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], ctypes.CDLL]:
-    """Compile the runtime for a numeric class and an optimisation level."""
-    gcc = need.program("gcc")
-    folder = tmp_path_factory.mktemp("runtime")
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_c_and_numba_give_the_same_bits(name: str, fused: bool, tmp_path: Path) -> None:
+    model = network(len(name), *NETWORKS[name])
+    same_outputs(tmp_path, model, HOST if fused else PLAIN, fused=fused, steps=300)
 
-    def build(numeric: str, level: str) -> ctypes.CDLL:
-        target = folder / f"{numeric}{level}.so"
-        fused = ["-DERN_FUSED=1", "-march=native"] if numeric == "F" else ["-DERN_FUSED=0"]
-        source = str(RUNTIME / "edge_rnn_step.c")
-        subprocess.run(
-            [gcc, *WARNINGS, *fused, level, "-shared", "-fPIC", "-o", str(target), source], check=True
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_verdicts_have_the_same_bits(name: str, fused: bool, tmp_path: Path) -> None:
+    target = HOST if fused else PLAIN
+    seen = same_verdicts(tmp_path, DETECTORS[name], target, fused=fused, steps=3000)
+    assert {"warming", "fault"} <= seen
+    if name != "diverging":
+        assert {"normal", "anomaly"} <= seen
+    if name == "full":
+        assert {"pending", "clearing", "accepted"} <= seen
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_sanitizers_find_nothing(compiler: str, tmp_path: Path) -> None:
+    need.program(compiler)
+    for name in ("mixed, softmax", "lstm with projection"):
+        model = network(len(name), *NETWORKS[name])
+        same_outputs(
+            tmp_path / name[:4], model, HOST, fused=True, steps=200, compiler=compiler, extra=SANITIZERS
         )
-        return ctypes.CDLL(str(target))
-
-    return build
-
-
-def _pointer(values: Floats, offset: int = 0) -> ctypes.c_void_p:
-    return ctypes.c_void_p(values.ctypes.data + 4 * offset)
+    same_verdicts(
+        tmp_path / "d", DETECTORS["full"], HOST, fused=True, steps=1000, compiler=compiler, extra=SANITIZERS
+    )
 
 
-class CStepper:
-    """The plan of a model packed for one lane, walked in Python; all arithmetic is the C runtime's."""
-
-    def __init__(self, model: Model, library: ctypes.CDLL) -> None:
-        self.packed = pack(model, 1)
-        self.library = library
-        self.row = StateLayout(model).rest(model)
-
-    def _layer(self, record: list[int], x: Floats) -> Floats:
-        w = _pointer(self.packed.weights, record[p.WEIGHTS])
-        n_h, hidden = record[p.UNITS_OUT], record[p.HIDDEN]
-        h = self.row[record[p.H] : record[p.H] + padded(n_h)]
-        old, new = h.copy(), np.zeros(padded(hidden), np.float32)
-        head = (w, _pointer(x), record[p.ROWS], _pointer(old))
-        if record[p.CELL] == p.LSTM:
-            c = _pointer(self.row, record[p.C])
-            self.library.ern_lstm(*head, n_h, c, _pointer(new), hidden)
-        elif record[p.CELL] == p.GRU:
-            self.library.ern_gru(*head, n_h, _pointer(new))
-        else:
-            self.library.ern_rnn(*head, n_h, _pointer(new), int(record[p.CELL] == p.RNN_RELU))
-        if record[p.PROJECTION] >= 0:
-            projection = _pointer(self.packed.weights, record[p.PROJECTION])
-            self.library.ern_dense(projection, _pointer(new), hidden, n_h, _pointer(h))
-        else:
-            h[:] = new
-        return h
-
-    def step(self, x: Floats) -> Floats:
-        plan = [int(v) for v in self.packed.plan]
-        value = np.zeros(padded(x.size), np.float32)
-        value[: x.size] = x
-        at, rows = p.HEADER, x.size
-        for _ in range(plan[p.LAYERS]):
-            record = plan[at : at + p.LAYER]
-            value, rows = self._layer(record, value), record[p.UNITS_OUT]
-            at += p.LAYER
-        for _ in range(plan[p.LINEARS]):
-            record = plan[at : at + p.LINEAR]
-            y = np.zeros(padded(record[p.COLUMNS]), np.float32)
-            dense = _pointer(self.packed.weights, record[p.DENSE])
-            self.library.ern_dense(dense, _pointer(value), rows, record[p.COLUMNS], _pointer(y))
-            self.library.ern_activate(record[p.ACTIVATION], _pointer(y), record[p.COLUMNS])
-            value, rows = y, record[p.COLUMNS]
-            at += p.LINEAR
-        return value[: plan[p.OUTPUTS]].copy()
+@pytest.mark.parametrize("level", ["-Os", "-O3"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_optimisation_changes_no_bit(compiler: str, level: str, tmp_path: Path) -> None:
+    need.program(compiler)
+    for fused in (True, False):
+        folder = tmp_path / str(fused)
+        same_verdicts(
+            folder, DETECTORS["full"], HOST if fused else PLAIN, fused=fused, steps=500, level=level,
+            compiler=compiler,
+        )  # fmt: skip
 
 
-def _model(
-    rng: np.random.Generator, cells: list[tuple[Cell, int, int]], head: list[tuple[int, Activation]]
-) -> Model:
-    def values(*shape: int) -> Floats:
-        return (rng.uniform(-1.5, 1.5, shape) / np.sqrt(shape[-1])).astype(np.float32)
-
-    size, layers = 3, []
-    for cell, hidden, projection in cells:
-        gates = {"lstm": 4, "gru": 3}.get(cell, 1) * hidden
-        out = projection or hidden
-        layers.append(
-            Recurrent(
-                cell,
-                values(gates, size),
-                values(gates, out),
-                values(gates),
-                values(gates),
-                values(projection, hidden) if projection else None,
-            )
-        )
-        size = out
-    linears = []
-    for outputs, activation in head:
-        linears.append(Linear(values(outputs, size), values(outputs), activation))
-        size = outputs
-    return Model(tuple(layers), tuple(linears))
+@pytest.mark.torture
+@pytest.mark.parametrize("extra", [(), SANITIZERS], ids=["plain", "sanitized"])
+@pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_long_streams(compiler: str, level: str, extra: tuple[str, ...], tmp_path: Path) -> None:
+    need.program(compiler)
+    for fused in (True, False):
+        target = HOST if fused else PLAIN
+        options = {"fused": fused, "steps": 10_000, "level": level, "compiler": compiler, "extra": extra}
+        for name, parts in NETWORKS.items():
+            model = network(len(name), *parts)
+            same_outputs(tmp_path / "n", model, target, **options)  # type: ignore[arg-type]
+        for model in DETECTORS.values():
+            same_verdicts(tmp_path / "d", model, target, **options)  # type: ignore[arg-type]
 
 
-MODELS: dict[str, tuple[list[tuple[Cell, int, int]], list[tuple[int, Activation]]]] = {
-    "rnn_tanh": ([("rnn_tanh", 7, 0)], [(1, "none")]),
-    "rnn_relu": ([("rnn_relu", 33, 0)], [(5, "relu")]),
-    "lstm": ([("lstm", 20, 0)], [(4, "none")]),
-    "lstm, two layers": ([("lstm", 16, 0), ("lstm", 9, 0)], [(17, "tanh")]),
-    "lstm with projection": ([("lstm", 33, 5), ("lstm", 20, 17)], [(3, "sigmoid")]),
-    "gru": ([("gru", 20, 0)], [(16, "relu"), (3, "none")]),
-    "gru, three layers": ([("gru", 5, 0), ("gru", 17, 0), ("gru", 1, 0)], []),
-    "mixed, softmax": ([("gru", 12, 0), ("lstm", 18, 0)], [(19, "softmax")]),
-}
+def test_the_resting_state_is_the_beginning(tmp_path: Path) -> None:
+    model = network(1, [("lstm", 5, 3), ("gru", 4, 0)], [(2, "none")])
+    rng = np.random.default_rng(0)
+    h = tuple(rng.normal(size=n).astype(np.float32) for n in (3, 4))
+    rest = RestState(h=h, c=(rng.normal(size=5).astype(np.float32), None))
+    same_outputs(tmp_path, replace(model, rest_state=rest), HOST, fused=True, steps=50)
 
 
-@pytest.mark.parametrize("level", ["-O2", "-O3"])
-@pytest.mark.parametrize("numeric", ["F", "U"])
-@pytest.mark.parametrize("name", MODELS)
-def test_c_and_numba_give_the_same_bits(
-    name: str, numeric: str, level: str, library: Callable[[str, str], ctypes.CDLL]
-) -> None:
-    rng = np.random.default_rng(len(name))
-    model = _model(rng, *MODELS[name])
-    xs = (rng.standard_normal((300, 3)) * 2).astype(np.float32)
-    ours = Stepper(model, numeric="F" if numeric == "F" else "U").run(xs)
-    c = CStepper(model, library(numeric, level))
-    theirs = np.array([c.step(x) for x in xs])
-    assert np.ptp(ours) > 0.01
-    assert ours.view(np.uint32).tolist() == theirs.view(np.uint32).tolist()
+def test_an_input_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    need.program("gcc")
+    model = network(1, [("gru", 4, 0)], [(2, "none")])
+    write(tmp_path, model, fused=True)
+    toolchain.build(tmp_path, "pump", model, HOST, tmp_path / "program", detect=False)
+    xs = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    bad = np.insert(xs, 20, [0, np.nan, 0], axis=0)
+    bad = np.insert(bad, 5, [np.inf, 0, 0], axis=0)
+
+    def ran(samples: np.ndarray) -> toolchain.Run:
+        return toolchain.run(tmp_path / "program", model, HOST, toolchain.step_samples(samples), detect=False)
+
+    good, odd = ran(xs), ran(bad)
+    assert np.flatnonzero(odd.results).tolist() == [5, 21]
+    assert odd.answers[odd.results == 0].tobytes() == good.answers.tobytes()
+    assert odd.state == good.state
+
+
+def test_a_time_that_does_not_rise_changes_nothing(tmp_path: Path) -> None:
+    need.program("gcc")
+    model = DETECTORS["plain"]
+    write(tmp_path, model, fused=True)
+    toolchain.build(tmp_path, "pump", model, HOST, tmp_path / "program", detect=True)
+    times = np.array([10, 11, 11, 5, 12], np.int64)
+    xs, present = np.ones((5, 3)), np.ones((5, 3), np.uint8)
+
+    def ran(rows: list[int]) -> toolchain.Run:
+        samples = toolchain.detect_samples(times[rows], xs[rows], present[rows])
+        return toolchain.run(tmp_path / "program", model, HOST, samples, detect=True)
+
+    odd, good = ran([0, 1, 2, 3, 4]), ran([0, 1, 4])
+    assert odd.results.tolist() == [0, 0, -2, -2, 0]
+    assert odd.state == good.state
+
+
+def test_a_compiler_that_fuses_by_itself_is_caught(tmp_path: Path) -> None:
+    need.program("gcc")
+    if not toolchain.host_flags(fused=True):
+        pytest.skip("needs a processor whose compiler flags can switch fusing on")
+    model = network(1, [("gru", 4, 0)], [(2, "none")])
+    write(tmp_path, model, fused=True)
+    code = tmp_path / "pump.c"
+    text = code.read_text("utf-8")
+    xs = toolchain.step_samples(np.zeros((1, 3), np.float32))
+    flag = ("-ffp-contract=fast",)
+    for guarded in (True, False):
+        if not guarded:
+            code.write_text(text.replace('#pragma GCC optimize("fp-contract=off")', ""), "utf-8")
+        toolchain.build(tmp_path, "pump", model, HOST, tmp_path / "p", detect=False, extra=flag)
+        assert toolchain.run(tmp_path / "p", model, HOST, xs, detect=False).arithmetic is guarded
+
+
+@pytest.mark.parametrize("flags", [("-ffast-math",), ("-mno-fma",)])
+def test_flags_that_would_change_bits_do_not_compile(flags: tuple[str, ...], tmp_path: Path) -> None:
+    need.program("gcc")
+    if not toolchain.host_flags(fused=True):
+        pytest.skip("the flags are those of another processor")
+    write(tmp_path, network(1, [("gru", 4, 0)], []), fused=True)
+    with pytest.raises(toolchain.ExportError, match="#error"):
+        toolchain.compile_only(tmp_path, "pump", HOST, tmp_path / "o", extra=flags)
