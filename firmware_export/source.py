@@ -278,7 +278,7 @@ def _resets(members: Sequence[Field], rest: np.ndarray, initial: np.ndarray | No
             return "", [f"    {index} = {literal(numbers[0])};"]
         if len(field.shape) == 2:
             index += "[0]"
-        same = len({bytes(v) for v in numbers}) == 1
+        same = len({v.tobytes() for v in numbers}) == 1
         constant = (
             "" if same else array(field.kind, f"ern_{prefix}_{field.name}", [literal(v) for v in numbers])
         )

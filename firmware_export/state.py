@@ -258,7 +258,7 @@ def from_device(model: Model, state: bytes, *, fused: bool = True, steps: int = 
     for name, where, start in _parts(model):
         if name in known:
             count = device[name][0].size
-            row[where][0][start : start + count] = device[name][0]
+            row[where][0][start : start + count] = device[name][0].astype(row[where].dtype)
     for name, k, numbers in _scorer_parts(model, row["detect"][0]):
         if name in known:
             numbers[:] = device[name][0, k]

@@ -93,14 +93,7 @@ def build(
     defines += [f"-D{key}={value}u" for key, value in target.memory if key == "TICK_PS"]
     if target.script:
         memory = [f"-Wl,--defsym={key}={value}" for key, value in target.memory]
-        link = [
-            "-nostdlib",
-            "-nostartfiles",
-            "-T",
-            str(base / target.script),
-            *memory,
-            "-Wl,--no-warn-rwx-segments",
-        ]
+        link = ["-nostdlib", "-nostartfiles", "-T", str(base / target.script), *memory]
     library = ["-lgcc"] if target.script else []
     bare = ["-ffreestanding", "-std=gnu99"] if target.script else ["-std=c99"]
     _call(
