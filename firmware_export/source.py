@@ -547,6 +547,38 @@ int ern_silent(const ern_state *s, int64_t now_ns);
     return text
 
 
+_ARITHMETIC = {
+    False: """\
+int ern_arithmetic(void)
+{
+    /* (1 + e)^2 - (1 + 2e) is 0 where the product is rounded first, e^2 where it is not. */
+    const volatile float one_and = 0x1.0008p+0f;
+    const volatile float minus = -0x1.001p+0f;
+    const float a = one_and;
+    const float b = minus;
+
+    return (((a * a) + b) == 0.0f) ? 1 : 0;
+}
+""",
+    True: """\
+int ern_arithmetic(void)
+{
+    /* (1 + e)^2 - (1 + 2e) is 0 where the product is rounded first, e^2 where it is not. */
+    const volatile float one_and = 0x1.0008p+0f;
+    const volatile float minus = -0x1.001p+0f;
+    const volatile double wide_one_and = 0x1.0000001p+0;
+    const volatile double wide_minus = -0x1.0000002p+0;
+    const float a = one_and;
+    const float b = minus;
+    const double c = wide_one_and;
+    const double d = wide_minus;
+
+    return ((((a * a) + b) == 0.0f) && (((c * c) + d) == 0.0)) ? 1 : 0;
+}
+""",
+}
+
+
 def _interface(model: Model) -> str:
     """The functions of the header that the templates do not hold."""
     to_state = model.detector is not None
@@ -566,21 +598,7 @@ int ern_step(ern_state *s, const float x[ERN_INPUTS], float y[ERN_OUTPUTS])
 {call}    return ERN_OK;
 }}
 
-int ern_arithmetic(void)
-{{
-    /* (1 + e)^2 - (1 + 2e) is 0 where the product is rounded first, e^2 where it is not. */
-    const volatile double wide = 0x1.0000001p+0;
-    const volatile double wide_sum = -0x1.0000002p+0;
-    const volatile float narrow = 0x1.0008p+0f;
-    const volatile float narrow_sum = -0x1.001p+0f;
-    const double a = wide;
-    const double b = wide_sum;
-    const float c = narrow;
-    const float d = narrow_sum;
-
-    return (((a * a) + b) == 0.0) && (((c * c) + d) == 0.0f) ? 1 : 0;
-}}
-"""
+{_ARITHMETIC[to_state]}"""
     if model.detector is not None and model.detector.guard.silent_after_ns > 0:
         text += """
 int ern_silent(const ern_state *s, int64_t now_ns)

@@ -18,7 +18,6 @@ from edge_rnn.core.model import Input, Model
 from edge_rnn.core.stepper import Stepper
 from edge_rnn.detect.detector import Detector
 from edge_rnn.errors import DataError, ExportError, SnapshotError
-from edge_rnn.files.model_file import save
 from firmware_export import budget, toolchain
 from tests.firmware_export.zoo import detectors, network, stream
 from tests.support import need
@@ -444,6 +443,38 @@ def test_check_compares_every_verdict_with_the_runtime(tmp_path: Path, capsys) -
     assert "every bit is right" in said
 
 
+def test_the_device_says_what_replay_says(pump: Model, tmp_path: Path) -> None:
+    """A recording with holes and pauses through the daemon's engine, and through the exported code."""
+    need.program("gcc")
+    from edge_rnn.commands.replay_run import replay
+    from edge_rnn.demo.pumps import clean_readings
+    from edge_rnn.files.readings import read_table
+    from firmware_export.checking import held
+
+    rows = np.array([list(r) for r in clean_readings(600, seed=2)], float)
+    rows[250:300, 0] *= 3
+    rng = np.random.default_rng(0)
+    rows[rng.random(rows.shape) < 0.02] = np.nan
+    rows[400:420, 1] = rows[400, 1]
+    rows[480:482] = np.nan
+    names = [i.name for i in pump.inputs]
+    recorded = read_table(table(tmp_path / "pump.csv", names, rows), channels=names)
+    said = replay(pump, recorded)
+    exported(pump, tmp_path / "fw", target="host")
+    host = firmware_export.TARGETS["host"]
+    toolchain.build(tmp_path / "fw", "pump", pump, host, tmp_path / "program", detect=True)
+    xs, present = held(recorded.values)
+    some = present.any(axis=1)
+    samples = toolchain.detect_samples(recorded.times_ns[some], xs[some], present[some])
+    answers = toolchain.run(tmp_path / "program", pump, host, samples, detect=True).answers
+    assert said.judged.tolist() == some.tolist()
+    assert answers["score"].tobytes() == said.score[some].tobytes()
+    assert answers["status"].tolist() == said.status[some].tolist()
+    assert answers["alarm"].tolist() == said.alarm[some].tolist()
+    assert said.alarm.any()
+    assert len(np.unique(said.status)) >= 3
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -470,5 +501,3 @@ def test_the_module_is_the_same_command(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=need.ROOT)
     assert done.returncode == 0, done.stderr
     assert "flash" in done.stdout
-    model = load(PUMP)
-    save(model, tmp_path / "x.safetensors")
