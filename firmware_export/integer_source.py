@@ -1,7 +1,7 @@
 """The network's part of an export in integers (w8a16): constants, and the calls of one step.
 
-The arithmetic is in `runtime/edge_rnn_integer.c`; its formulas are those of `edge_rnn.core.integers`, and so are its
-integers. Written here is what depends on the model.
+The arithmetic is in `runtime/edge_rnn_integer.c`; its formulas, and its integers,
+are those of `edge_rnn.core.integers`. Written here is what depends on the model.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def integer_network(quantized: Quantized) -> IntegerText:
         "INTEGER_COPY": any(layer.cell != "gru" and layer.w_r is None for layer in layers),
         "INTEGER_HEAD": head is not None,
         "INTEGER_OUT": head is None,
+        "INTEGER_RECTIFY": head is not None and head.activation == "relu",
     }
     constants = [array("float", "ern_input_scale", floats32(quantized.input_scale))]
     constant_bytes = 4 * len(quantized.input_scale)
@@ -84,10 +85,10 @@ def integer_network(quantized: Quantized) -> IntegerText:
         if layer.w_r is not None and layer.m_r is not None:
             weight_bytes += layer.w_r.size
             constant_bytes += 4 * layer.m_r.size
+            constants_r = f"ern_w_r{i}, ern_m_r{i}, {layer.shift_r}"
             lines += [
                 f"ern_integer_lstm(&ern_rows{i}, {source}, s->h{i}, s->c{i}, inner);",
-                f"ern_integer_projection(ern_w_r{i}, ern_m_r{i}, {layer.shift_r}, inner, {layer.hidden_size}, "
-                f"s->h{i}, {out});",
+                f"ern_integer_projection({constants_r}, inner, {layer.hidden_size}, s->h{i}, {out});",
             ]
         else:
             kind = layer.cell.removeprefix("rnn_")
@@ -109,7 +110,9 @@ def integer_network(quantized: Quantized) -> IntegerText:
         lines.append(
             f"ern_integer_head(ern_head_w, ern_head_scale, ern_head_bias, {source}, {inputs}, y, {outputs});"
         )
-        if head.activation != "none":
+        if head.activation == "relu":
+            lines.append(f"ern_integer_rectify(y, {outputs});")
+        elif head.activation != "none":
             lines.append(f"ern_{head.activation}_all(y, {outputs});")
     else:
         lines.append(f"ern_integer_out({source}, {float32(layers[-1].h_scale)}, y, {outputs});")
@@ -118,7 +121,7 @@ def integer_network(quantized: Quantized) -> IntegerText:
     activation: Activation = "none" if head is None else head.activation
     return IntegerText(
         "\n".join(part for part in text if part),
-        frozenset({activation} - {"none"}),
+        frozenset({activation} - {"none", "relu"}),
         weight_bytes,
         constant_bytes,
     )

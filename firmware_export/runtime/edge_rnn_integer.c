@@ -235,3 +235,14 @@ static void ern_integer_out(const int16_t *h, float unit, float *y, int32_t n)
     }
 }
 #endif
+
+#if ERN_HAS_INTEGER_RECTIFY
+static void ern_integer_rectify(float *y, int32_t n)
+{
+    int32_t k;
+
+    for (k = 0; k < n; k++) {
+        y[k] = (y[k] < 0.0f) ? 0.0f : y[k];
+    }
+}
+#endif

@@ -19,10 +19,9 @@ from tests.core import zoo
 from tests.support import need
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-ffp-contract=off"]
-SANITIZE = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
 BUILDS = {
     "gcc -Os": ("gcc", ["-Os"]), "gcc -O2": ("gcc", ["-O2"]), "gcc -O3": ("gcc", ["-O3", "-march=native"]),
-    "clang -O2": ("clang", ["-O2"]), "gcc ubsan": ("gcc", ["-O1", *SANITIZE]),
+    "clang -O2": ("clang", ["-O2"]), "clang -O3": ("clang", ["-O3"]),
 }  # fmt: skip
 MODELS = {
     "rnn_tanh": {"cell": "rnn_tanh", "hidden": 9},
@@ -39,7 +38,6 @@ MODELS = {
     "rnn_relu, relu": {"cell": "rnn_relu", "hidden": 6, "head": [(3, "relu")]},
     "no head": {"cell": "gru", "hidden": 6, "head": []},
 }
-_FLOAT = ("RNN", "LSTM", "GRU", "DENSE", "DENSE_16", "DENSE_ANY", "SUMS", "SOFTMAX", "FUSED")
 
 
 class _All(dict[str, bool]):
@@ -54,7 +52,7 @@ def _program(quantized: Quantized) -> str:
     state = "".join(f"    {kind} {name}[{size}];\n" for kind, name, size in network_fields(quantized))
     a = text.activations
     features = _All(
-        TANH=bool(a & {"tanh", "sigmoid"}), GATE="sigmoid" in a, RELU="relu" in a, TANH_ALL="tanh" in a,
+        TANH=bool(a & {"tanh", "sigmoid"}), GATE="sigmoid" in a, TANH_ALL="tanh" in a,
         SIGMOID_ALL="sigmoid" in a,
     )  # fmt: skip
     floats = select(template("edge_rnn_step.c"), features) if a else ""
@@ -116,10 +114,42 @@ def test_c_and_python_give_the_same_words_over_10000_steps(name: str, tmp_path: 
             str(source),
         ]
         subprocess.run(command, check=True)
-        if "ubsan" in title:
-            continue
         state, ys = first.copy(), np.zeros_like(expected)
         library = ctypes.CDLL(str(target))
         library.ern_run(*(ctypes.c_void_p(a.ctypes.data) for a in (state, xs, ys)), len(xs))
         assert np.count_nonzero(ys.view(np.uint32) != expected.view(np.uint32)) == 0, title
         assert state.tobytes() == _state(quantized, stepper.state).tobytes(), title
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_undefined_behaviour(name: str, tmp_path: Path) -> None:
+    """A program of its own under the sanitizers, which end it at the first fault."""
+    model = zoo.model(**MODELS[name], seed=5)
+    rng = np.random.default_rng(9)
+    quantized = quantize(model, rng.standard_normal((400, model.input_size)))
+    xs = rng.standard_normal((10_000, model.input_size)).astype(np.float32)
+    xs[5000:5200] *= np.float32(1e30)
+    stepper = IntegerStepper(quantized)
+    first, expected = _state(quantized, stepper.state), stepper.run(xs)
+    (tmp_path / "in.bin").write_bytes(first.tobytes() + xs.tobytes())
+    main = f"""
+#include <stdio.h>
+static ern_state s;
+static float xs[{xs.size}];
+static float ys[{expected.size}];
+int main(void)
+{{
+    FILE *in = fopen("in.bin", "rb");
+    FILE *out = fopen("out.bin", "wb");
+    if (fread(&s, sizeof s, 1, in) != 1u || fread(xs, sizeof xs, 1, in) != 1u) {{
+        return 2;
+    }}
+    ern_run(&s, xs, ys, {len(xs)});
+    return (fwrite(ys, sizeof ys, 1, out) == 1u && fclose(out) == 0) ? 0 : 3;
+}}
+"""
+    (tmp_path / "model.c").write_text(_program(quantized) + main)
+    flags = ["-O1", "-fsanitize=undefined,address", "-fno-sanitize-recover=all", "-o", "model", "model.c"]
+    subprocess.run([need.program("gcc"), *STRICT, *flags], check=True, cwd=tmp_path)
+    subprocess.run([str(tmp_path / "model")], check=True, cwd=tmp_path)
+    assert (tmp_path / "out.bin").read_bytes() == expected.tobytes()
