@@ -21,6 +21,11 @@ NONE, RELU, TANH, SIGMOID, SOFTMAX = (
     ACTIVATIONS.index(a) for a in ("none", "relu", "tanh", "sigmoid", "softmax")
 )
 
-# Arguments of `drive`: addresses of plan, weights, states, row numbers (0: always row 0), scratch, xs, ys;
-# bytes of a state row, whether xs is float64, number of steps.
-PLAN_AT, WEIGHTS_AT, STATES_AT, ROW_BYTES, ROW_LIST, SCRATCH_AT, XS_AT, WIDE, YS_AT, COUNT, WORDS = range(11)
+# Arguments of `drive`: addresses of plan, weights, states, row numbers (0: always row 0), scratch, xs (0: the
+# array given beside the table), ys, counters of steps per row (0: not counted); bytes of a state row, whether
+# xs is float64, number of steps; of an array beside the table: what its type, its dtype (one of two) and its
+# number of dimensions must be.
+(
+    PLAN_AT, WEIGHTS_AT, STATES_AT, ROW_BYTES, ROW_LIST, SCRATCH_AT, XS_AT, WIDE, YS_AT, STEPS_AT, COUNT,
+    ARRAY_TYPE, ARRAY_FLOAT32, ARRAY_FLOAT64, ARRAY_DIMENSIONS, WORDS,
+) = range(16)  # fmt: skip

@@ -50,6 +50,7 @@ from numba.core.serialize import dumps
 
 Numeric = Literal["auto", "F", "U"]
 F = TypeVar("F", bound=Callable[..., object])
+Entry = TypeVar("Entry", bound=Callable[..., int])
 
 _CHECKSUM = hashlib.sha256().digest_size
 
@@ -95,16 +96,16 @@ def _name_symbols(function: Callable[..., object]) -> None:
     function.__qualname__ = f"{function.__name__}_{uuid.uuid4().hex[:16]}"
 
 
-def entry_point(function: Callable[[int], int], probe: int, answer: int) -> Callable[[int], int]:
-    """The machine code behind a `compiled` function of one int64, without the dispatcher's ~65 ns.
+def entry_point(function: Entry, probe: int, answer: int, *more: int) -> Entry:
+    """The machine code behind a `compiled` function of int64, without the dispatcher's ~65 ns.
 
-    It checks no types, so only callers that pass an int64 they made themselves may use it. It is no
-    public part of Numba: it is called once with `probe` here, and unless it gives `answer`, the
-    dispatcher itself is returned.
+    It checks no types, so only callers that pass int64 they made themselves may use it. It is no
+    public part of Numba: it is called once with `probe` (and `more`) here, and unless it gives `answer`,
+    the dispatcher itself is returned.
     """
     with suppress(AttributeError, TypeError, StopIteration):
-        direct = cast(Callable[[int], int], next(iter(cast(Any, function).overloads.values())).entry_point)
-        if direct(probe) == answer:
+        direct = cast(Entry, next(iter(cast(Any, function).overloads.values())).entry_point)
+        if direct(probe, *more) == answer:
             return direct
     return function
 

@@ -25,15 +25,18 @@ import numpy as np
 
 from edge_rnn.core import activations as activations_module
 from edge_rnn.core import fields as at
+from edge_rnn.core import header, simd
 from edge_rnn.core import jit as jit_module
 from edge_rnn.core import model as model_module
-from edge_rnn.core import simd
 from edge_rnn.core.activations import activations
 from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
 from edge_rnn.core.simd import Address
 
 StepFunction = Callable[[Address, Address, Address, Address, Address], None]
-DriveFunction = Callable[[Address], int]
+DriveFunction = Callable[[Address, Address], int]
+
+# `drive`'s answers besides the index of an input that is not finite.
+DONE, UNFIT = -1, -2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +49,11 @@ class Kernels:
         key: digest of everything that decides this code; put it into the key of code that calls `step`.
         step: step(plan, weights, state, scratch, x) for use in other jitted code. x float32 (I,), finite;
             updates h and c in the state row and writes y (O,) at its place in the row.
-        drive: drive(table) as a compiled entry point, see `StepLoop.table` in `loop.py`: T steps of one row,
-            or one step each of many. Returns -1, or the flat index of the first input that is not finite;
-            then nothing was stepped.
+        drive: drive(table, x) as a compiled entry point, see `StepLoop.table` in `loop.py`: T steps of one
+            row, or one step each of many. Where the table has no address of the inputs, x is the `id` of an
+            object, which must be a NumPy array as the table describes it. Returns DONE; or UNFIT where x is
+            anything else, or its numbers do not lie side by side; or the flat index of the first input
+            that is not finite. Unless DONE, nothing was stepped.
     """
 
     lanes: int
@@ -59,7 +64,7 @@ class Kernels:
 
 
 def _sources() -> str:
-    modules = (activations_module, at, jit_module, model_module, simd)
+    modules = (activations_module, at, header, jit_module, model_module, simd)
     return source_digest(__file__, *(str(m.__file__) for m in modules))
 
 
@@ -283,30 +288,52 @@ def kernels(lanes: int, fused: bool) -> Kernels:
     if lanes not in (4, 8, 16):
         raise ValueError(f"lanes: expected 4, 8 or 16, got {lanes}")
     step = _build_step(lanes, fused)
-    load_word, load_int, load_float, load_double, store_float = (
-        simd.load_word, simd.load_int, simd.load_float, simd.load_double, simd.store_float,
+    load_word, load_int, load_float, load_double, store_float, store_word = (
+        simd.load_word, simd.load_int, simd.load_float, simd.load_double, simd.store_float, simd.store_word,
     )  # fmt: skip
     key = f"lanes={lanes} fused={fused} sources={_sources()}"
 
-    def drive(table: Address) -> int:
+    @inlined
+    def fits(table: Address, array: Address, count: int, inputs: int) -> bool:
+        """Whether the object is a contiguous array of this shape, float32 or float64."""
+        if load_word(array + header.TYPE, 0) != load_word(table, at.ARRAY_TYPE):
+            return False
+        dtype = load_word(array + header.DTYPE, 0)
+        if dtype != load_word(table, at.ARRAY_FLOAT32) and dtype != load_word(table, at.ARRAY_FLOAT64):
+            return False
+        dimensions, shape = load_word(table, at.ARRAY_DIMENSIONS), load_word(array + header.SHAPE, 0)
+        return (
+            load_int(array + header.DIMENSIONS, 0) == dimensions
+            and load_int(array + header.FLAGS, 0) & header.SIDE_BY_SIDE == header.SIDE_BY_SIDE
+            and load_word(shape, dimensions - 1) == inputs
+            and (dimensions == 1 or load_word(shape, 0) == count)
+        )
+
+    def drive(table: Address, array: Address) -> int:
         plan, weights, scratch = (
             load_word(table, at.PLAN_AT), load_word(table, at.WEIGHTS_AT), load_word(table, at.SCRATCH_AT),
         )  # fmt: skip
         states, row_bytes, row_list = (
             load_word(table, at.STATES_AT), load_word(table, at.ROW_BYTES), load_word(table, at.ROW_LIST),
         )  # fmt: skip
-        xs, wide, ys = load_word(table, at.XS_AT), load_word(table, at.WIDE), load_word(table, at.YS_AT)
-        count = load_word(table, at.COUNT)
+        xs, wide, ys = load_word(table, at.XS_AT), load_word(table, at.WIDE) != 0, load_word(table, at.YS_AT)
+        count, steps = load_word(table, at.COUNT), load_word(table, at.STEPS_AT)
         inputs, outputs = load_int(plan, at.INPUTS), load_int(plan, at.OUTPUTS)
         y, own_x = load_int(plan, at.Y), scratch + 4 * load_int(plan, at.X)
+        if xs == 0:
+            if not fits(table, array, count, inputs):
+                return UNFIT
+            xs = load_word(array + header.DATA, 0)
+            wide = load_word(array + header.DTYPE, 0) == load_word(table, at.ARRAY_FLOAT64)
         for k in range(count * inputs):
             value = np.float32(load_double(xs, k)) if wide else load_float(xs, k)
             if value - value != 0:
                 return k
         for t in range(count):
-            state = states
-            if row_list:
-                state += row_bytes * load_word(row_list, t)
+            row = load_word(row_list, t) if row_list else 0
+            state = states + row_bytes * row
+            if steps:
+                store_word(steps, row, load_word(steps, row) + 1)
             x = xs + 4 * t * inputs
             if wide:
                 for k in range(inputs):
@@ -315,10 +342,11 @@ def kernels(lanes: int, fused: bool) -> Kernels:
             step(plan, weights, state, scratch, x)
             for k in range(outputs):
                 store_float(ys, t * outputs + k, load_float(state, y + k))
-        return -1
+        return DONE
 
-    code = compiled(drive, "int64(int64)", key)
+    code = compiled(drive, "int64(int64, int64)", key)
     probe = np.zeros(at.WORDS + at.HEADER, np.int64)
     probe[at.PLAN_AT] = probe[at.WORDS :].ctypes.data
     probe[at.SCRATCH_AT] = probe[at.WORDS :].ctypes.data
-    return Kernels(lanes, fused, key, step, entry_point(code, probe.ctypes.data, -1))
+    probe[at.XS_AT] = probe[at.WORDS :].ctypes.data
+    return Kernels(lanes, fused, key, step, entry_point(code, probe.ctypes.data, DONE, 0))

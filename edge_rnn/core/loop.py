@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.core import fields as at
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.header import readable
 from edge_rnn.core.jit import Numeric, numeric_class, target
 from edge_rnn.core.kernels import kernels
 from edge_rnn.core.layout import address, aligned
@@ -19,6 +20,7 @@ from edge_rnn.core.model import Float32, Float64, Model
 from edge_rnn.core.pack import pack
 
 Numbers = Float32 | Float64
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def numbers(value: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.generic]:
@@ -73,37 +75,57 @@ class StepLoop:
         self._constants[at.SCRATCH_AT] = address(self._scratch)
 
     def table(
-        self, states: Float32, xs: Numbers, ys: Float32, count: int, rows: NDArray[np.int64] | None = None
+        self,
+        states: Float32,
+        xs: Numbers | None,
+        ys: Float32,
+        count: int,
+        rows: NDArray[np.int64] | None = None,
+        steps: NDArray[np.uint64] | None = None,
     ) -> NDArray[np.int64]:
         """The arguments of `drive`; the caller keeps table and arrays alive, and passes the table's address.
 
         Args:
             states: core rows (n, core_size), contiguous.
             xs: (count, I) float32 or float64, contiguous; a float64 is rounded to float32 first.
+                None: every call of `drive` gets the `id` of an array: (I,) if `rows` is None,
+                else (count, I). Where arrays cannot be read so, it finds them UNFIT.
             ys: float32 (count, O), contiguous; filled.
             count: steps.
             rows: int64 (count,), which row takes step t; None: all steps go to row 0.
+            steps: counters (n,), one more for every step of a row; None: not counted.
         """
         words = self._constants.copy()
         words[at.STATES_AT] = address(states)
         words[at.ROW_BYTES] = states.strides[0]
         words[at.ROW_LIST] = 0 if rows is None else address(rows)
-        words[at.XS_AT] = address(xs)
-        words[at.WIDE] = xs.dtype == np.float64
+        if xs is not None:
+            words[at.XS_AT] = address(xs)
+            words[at.WIDE] = xs.dtype == np.float64
+        elif readable():
+            words[at.ARRAY_TYPE] = id(np.ndarray)
+            words[at.ARRAY_FLOAT32], words[at.ARRAY_FLOAT64] = id(_FLOAT32), id(_FLOAT64)
+            words[at.ARRAY_DIMENSIONS] = 1 if rows is None else 2
         words[at.YS_AT] = address(ys)
+        words[at.STEPS_AT] = 0 if steps is None else address(steps)
         words[at.COUNT] = count
         return words
 
     def __call__(
-        self, states: Float32, xs: Numbers, ys: Float32, rows: NDArray[np.int64] | None = None
+        self,
+        states: Float32,
+        xs: Numbers,
+        ys: Float32,
+        rows: NDArray[np.int64] | None = None,
+        steps: NDArray[np.uint64] | None = None,
     ) -> None:
         """Step through all of `xs`; arguments as in `table`.
 
         Raises:
             ValueError: an input is not finite as float32; then nothing was stepped.
         """
-        table = self.table(states, xs, ys, len(xs), rows)
-        bad = self.drive(address(table))
+        table = self.table(states, xs, ys, len(xs), rows, steps)
+        bad = self.drive(address(table), 0)
         if bad >= 0:
             row, column = divmod(bad, self.model.input_size)
             raise ValueError(f"xs[{row}, {column}]: {not_finite(xs[row, column])}; nothing was stepped")

@@ -236,6 +236,15 @@ def _tree(context: Any, vector: Any) -> Any:  # noqa: ARG001
     return types.float32(vector), code
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _store_word(context: Any, address: Any, offset: Any, number: Any) -> Any:  # noqa: ARG001
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+        builder.store(values[2], _pointer(builder, values[0], values[1], ir.IntType(64)))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), code
+
+
 def _scalar_load(element: Any, result: Any, widen: bool = False) -> Any:
     def definition(context: Any, address: Any, offset: Any) -> Any:  # noqa: ARG001
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
@@ -265,3 +274,4 @@ load_double: Callable[[Address, int], float] = _scalar_load(ir.DoubleType(), typ
 load_int: Callable[[Address, int], int] = _scalar_load(INT32, types.int64, widen=True)
 load_word: Callable[[Address, int], int] = _scalar_load(ir.IntType(64), types.int64)
 store_float: Callable[[Address, int, Number], None] = _store_float
+store_word: Callable[[Address, int, int], None] = _store_word

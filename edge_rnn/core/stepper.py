@@ -9,12 +9,14 @@ two ways of rounding agree for long, PyTorch's included.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getrefcount
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.core.gates import Gates, gate_activations
 from edge_rnn.core.jit import Numeric
+from edge_rnn.core.kernels import DONE
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, not_finite, numbers
 from edge_rnn.core.model import Float32, Model
@@ -42,15 +44,26 @@ class Stepper:
         self._layout = self._loop.layout
         self._states = self._loop.at_rest(1)
         self._row = self._states[0]
-        self._x = np.zeros((1, model.input_size))
-        self._x_row = self._x[0]
-        self._y = np.zeros((1, model.output_size), np.float32)
-        self._last: Float32 = self._y[0]
-        self._steps = 0
-        self._words = self._loop.table(self._states, self._x, self._y, 1)
-        self._table = address(self._words)
+        self._steps = np.zeros(1, np.uint64)
         self._drive = self._loop.drive
         self._x_shape = (model.input_size,)
+        # Two output arrays take turns: the one given last is mostly still held when the next reading comes.
+        self._next, self._given = self._output(), self._output()
+        _, y, _ = self._next
+        self._unheld = getrefcount(y)
+        self._own = self._output()  # never given away
+        # Readings that are no contiguous array of floats are copied here first.
+        self._x = np.zeros((1, model.input_size))
+        self._x_row = self._x[0]
+        self._own_table, self._y, _ = self._own
+        self._words = self._loop.table(self._states, self._x, self._y, 1, steps=self._steps)
+        self._table = address(self._words)
+
+    def _output(self) -> tuple[int, Float32, NDArray[np.int64]]:
+        """The address of the arguments of a step, the array that gets its outputs, and the arguments."""
+        y = np.empty(self.model.output_size, np.float32)
+        words = self._loop.table(self._states, None, y, 1, steps=self._steps)
+        return address(words), y, words
 
     @property
     def model(self) -> Model:
@@ -70,7 +83,7 @@ class Stepper:
     @property
     def steps(self) -> int:
         """Readings stepped since the last reset or set_state."""
-        return self._steps
+        return int(self._steps[0])
 
     def step(self, x: ArrayLike) -> Float32:
         """One reading.
@@ -79,21 +92,33 @@ class Stepper:
             x: (I,) numbers in model space; rounded to float32.
 
         Returns:
-            y, float32 (O,), a new array.
+            y, float32 (O,). It is yours for as long as you, or a view of it, hold it. Then its memory is
+            taken for a later output, so do not change its shape or type in place.
 
         Raises:
             ValueError: another shape, or a number that is not finite as float32; the state is unchanged.
         """
+        output = self._next
+        self._next = self._given
+        self._given = output
+        table, y, _ = output
+        if getrefcount(y) == self._unheld:
+            if self._drive(table, id(x)) == DONE:
+                return y
+        elif self._drive(self._own_table, id(x)) == DONE:
+            return self._y.copy()
+        return self._copy_and_step(x)
+
+    def _copy_and_step(self, x: ArrayLike) -> Float32:
+        """A step for any reading; y is a new array."""
         array = x if type(x) is np.ndarray else numbers(x, self._x_shape, "x")
         if array.shape != self._x_shape or array.dtype.kind not in "fiub":
             array = numbers(x, self._x_shape, "x")
         self._x_row[...] = array
-        bad = self._drive(self._table)
-        if bad >= 0:
+        bad = self._drive(self._table, 0)
+        if bad != DONE:
             raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
-        self._steps += 1
-        y: Float32 = self._last.copy()
-        return y
+        return self._y.copy()
 
     def run(self, xs: ArrayLike) -> Float32:
         """T readings in one call, the same bits as T steps.
@@ -110,8 +135,7 @@ class Stepper:
         """
         array = for_kernel(numbers(xs, (-1, *self._x_shape), "xs"))
         ys = np.empty((len(array), self.model.output_size), np.float32)
-        self._loop(self._states, array, ys)
-        self._steps += len(array)
+        self._loop(self._states, array, ys, steps=self._steps)
         return ys
 
     def hidden(self, layer: int = -1) -> Float32:
@@ -154,12 +178,12 @@ class Stepper:
             ValueError: a shape does not fit or a number is not finite; the state is unchanged.
         """
         self._row[:] = write_state(h, c, self.model, self._layout)
-        self._steps = 0
+        self._steps[0] = 0
 
     def reset(self) -> None:
         """Back to the model's rest_state, or to zeros where it has none."""
         self._row[:] = self._layout.rest(self.model)
-        self._steps = 0
+        self._steps[0] = 0
 
     def forecast(self, n: int) -> Float32:
         """The next n outputs if every output came true: closed loop, each output is the next input.
@@ -179,7 +203,7 @@ class Stepper:
                 f"forecast: needs a model whose outputs are its inputs, got {inputs} inputs and "
                 f"{outputs} outputs"
             )
-        if self._steps == 0:
+        if self.steps == 0:
             raise ValueError(
                 "forecast: nothing was stepped yet, so there is no last output; call step() first"
             )
@@ -214,7 +238,7 @@ class Stepper:
 
     def snapshot(self) -> bytes:
         """The whole state as bytes; `restore` continues bit for bit, on any machine of the same class."""
-        return write_snapshot(self._row, self._steps, self._loop.fused, self._loop.digest, self._layout)
+        return write_snapshot(self._row, self.steps, self._loop.fused, self._loop.digest, self._layout)
 
     def restore(self, data: bytes) -> None:
         """Continue from a snapshot.
@@ -222,4 +246,4 @@ class Stepper:
         Raises:
             SnapshotError: it is damaged or belongs to another model; the state is unchanged.
         """
-        self._row[:], self._steps = read_snapshot(data, self._loop.digest, self._layout)
+        self._row[:], self._steps[0] = read_snapshot(data, self._loop.digest, self._layout)

@@ -234,7 +234,7 @@ def test_a_step_works_through_the_dispatcher_too(monkeypatch) -> None:
     other = Stepper(stepper.model)
     slow = jit.compiled(triple, "int64(int64)", "f")
     assert isinstance(slow, numba.core.dispatcher.Dispatcher)
-    monkeypatch.setattr(jit, "entry_point", lambda function, probe, answer: function)
+    monkeypatch.setattr(jit, "entry_point", lambda function, probe, answer, *more: function)
     from edge_rnn.core import kernels
 
     monkeypatch.setattr(kernels, "entry_point", jit.entry_point)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from edge_rnn import Stepper, StepperBatch
+from edge_rnn.core import header, loop
 from edge_rnn.core.reference import Reference
 from tests.core.zoo import ODD_MODELS, bits, mixed, model, readings
 
 
-def test_step_returns_a_new_float32_array() -> None:
+def test_step_returns_a_float32_array() -> None:
     stepper = Stepper(model(outputs=2))
     first = stepper.step([1, 2, 3])
     kept = first.copy()
@@ -21,6 +22,132 @@ def test_step_returns_a_new_float32_array() -> None:
     assert first.dtype == np.float32
     assert bits(first) == bits(kept) != bits(second)
     assert stepper.steps == 2
+
+
+HOLDS = {
+    "the array": lambda y: y,
+    "a view": lambda y: y[:1],
+    "a view of a view": lambda y: y[::-1][1:],
+    "a memoryview": memoryview,
+    "a tuple": lambda y: (y,),
+    "a reference cycle": lambda y: [y].append,
+}
+
+
+@pytest.mark.parametrize("hold", HOLDS.values(), ids=HOLDS)
+def test_an_output_that_is_held_never_changes(hold) -> None:
+    stepper, network = Stepper(model(outputs=2)), model(outputs=2)
+    held, expected = [], []
+    for t, x in enumerate(readings(60, 3)):
+        y = stepper.step(x)
+        if t % 3 != 1:
+            held.append((hold(y), y.__array_interface__["data"][0]))
+            expected.append(bits(y))
+    places = [place for _, place in held]
+    assert len(set(places)) == len(places)
+    assert expected == [
+        row for t, row in enumerate(bits(Stepper(network).run(readings(60, 3)))) if t % 3 != 1
+    ]
+    if hold is HOLDS["the array"]:
+        assert [bits(y) for y, _ in held] == expected
+
+
+def test_outputs_nobody_holds_share_two_places() -> None:
+    stepper = Stepper(model(outputs=2))
+    places = set()
+    for x in readings(20, 3):
+        y = stepper.step(x)
+        places.add(y.__array_interface__["data"][0])
+    assert len(places) == (2 if header.readable() else 20)
+
+
+def test_an_output_may_be_the_next_reading() -> None:
+    stepper, other = Stepper(model(inputs=3, outputs=3)), Stepper(model(inputs=3, outputs=3))
+    y = z = readings(1, 3)[0]
+    for _ in range(20):
+        y, z = stepper.step(y), other.run(z[None])[0]
+        assert bits(y) == bits(z)
+
+
+class Named(np.ndarray):
+    pass
+
+
+SAME_READING = {
+    "float32": lambda x: x,
+    "part of a row": lambda x: np.concatenate([x, x])[3:],
+    "every second": lambda x: np.repeat(x, 2)[::2],
+    "backwards": lambda x: x[::-1].copy()[::-1],
+    "read-only": lambda x: np.frombuffer(x.tobytes(), np.float32),
+    "not aligned": lambda x: np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1),
+    "big-endian": lambda x: x.astype(">f4"),
+    "float64": lambda x: x.astype(np.float64),
+    "float16": lambda x: x.astype(np.float16),
+    "subclass": lambda x: x.view(Named),
+    "list": list,
+    "tuple of float": lambda x: tuple(map(float, x)),
+    "memoryview": memoryview,
+}
+
+
+@pytest.mark.parametrize("form", SAME_READING.values(), ids=SAME_READING)
+def test_a_reading_in_any_form_gives_the_same_bits(form) -> None:
+    xs = np.random.default_rng(3).integers(-8, 8, (30, 3)).astype(np.float32) / 4  # exact as float16
+    expected = bits(Stepper(model("gru")).run(xs))
+    stepper = Stepper(model("gru"))
+    assert [bits(stepper.step(form(x))) for x in xs] == expected
+    assert stepper.steps == 30
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.float32(1), np.zeros((), np.float32), np.zeros((3, 1), np.float32), np.zeros((1, 3), np.float32),
+     np.zeros(2, np.float32), np.zeros(4, np.float32), np.zeros(0), np.zeros((1,) * 30, np.float32),
+     np.zeros(3, np.complex64), None, "abc", 3, object(), np.ndarray, np.dtype(np.float32)],
+    ids=str,
+)  # fmt: skip
+def test_anything_that_is_no_reading_is_refused(x) -> None:
+    stepper = Stepper(model("lstm", 3, 20))
+    stepper.run(readings(5, 3))
+    before = stepper.snapshot()
+    with pytest.raises(ValueError, match="x: expected"):
+        stepper.step(x)
+    assert stepper.snapshot() == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_float32_reading_that_is_not_finite_is_refused(value) -> None:
+    stepper = Stepper(model("lstm", 3, 20))
+    kept = stepper.step(readings(1, 3)[0])
+    before, was = stepper.snapshot(), bits(kept)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"x\[2\]: expected a finite float32, got -?(nan|inf)"):
+            stepper.step(np.array([0, 0, value], np.float32))
+    assert stepper.snapshot() == before
+    assert bits(kept) == was
+
+
+def test_where_numpys_header_is_unknown_all_is_the_same(monkeypatch) -> None:
+    assert header.readable()
+    monkeypatch.setattr(loop, "readable", lambda: False)
+    unknown, known = Stepper(model("gru")), StepperBatch(model("gru"), 1)
+    xs = readings(20, 3)
+    assert [bits(unknown.step(x)) for x in xs] == bits(np.array([known.step(x[None])[0] for x in xs]))
+    assert [bits(y) for y in [unknown.step(x) for x in xs]] == bits(known.step_some([0] * 20, xs))
+
+
+@pytest.mark.parametrize("field", ["TYPE", "DATA", "DIMENSIONS", "SHAPE", "DTYPE", "FLAGS"])
+def test_a_field_elsewhere_in_numpys_header_is_noticed(monkeypatch, field) -> None:
+    header.readable.cache_clear()
+    try:
+        if field == "SHAPE":  # the strides: also an address of numbers
+            monkeypatch.setattr(header, "SHAPE", header.SHAPE + 8)
+        else:
+            monkeypatch.setattr(header, field, getattr(header, field) + (4 if field == "FLAGS" else -8))
+        assert not header.readable()
+    finally:
+        monkeypatch.undo()
+        header.readable.cache_clear()
 
 
 def test_run_of_nothing_is_empty() -> None:
@@ -235,12 +362,12 @@ def test_ten_thousand_steps_allocate_nothing() -> None:
     many = readings(10_000, 3)
     for x in xs[:100]:
         stepper.step(x)
-    drive, table = stepper._drive, stepper._table
+    drive, table, nothing = stepper._drive, stepper._table, 0
     tracemalloc.start()
     try:
         start, _ = tracemalloc.get_traced_memory()
         for _ in xs:
-            drive(table)
+            drive(table, nothing)
         _, in_code = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         for x in xs:
