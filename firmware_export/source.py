@@ -251,6 +251,8 @@ def _preamble(name: str, fused: bool, *, detector: bool) -> str:
 #pragma GCC optimize("fp-contract=off")
 /* Short copies stay loops, so that no C library is needed. */
 #pragma GCC optimize("no-tree-loop-distribute-patterns")
+/* Moving loads far ahead costs more registers than there are, and so stack. */
+#pragma GCC optimize("no-schedule-insns")
 #endif
 
 typedef char ern_size_of_float[((sizeof(float) == 4u) && (FLT_MANT_DIG == 24)) ? 1 : -1];
