@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.core.jit import Numeric
+from edge_rnn.core.kernels import DONE
+from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, numbers
 from edge_rnn.core.model import Float32, Model
 from edge_rnn.core.snapshot import read_snapshot, write_snapshot
@@ -40,6 +42,10 @@ class StepperBatch:
         self._states = self._loop.at_rest(n)
         self._steps = np.zeros(n, np.uint64)
         self._all = np.arange(n)
+        # All streams at once is the common case: its arguments are made once.
+        self._ys = np.empty((n, model.output_size), np.float32)
+        self._words = self._loop.table(self._states, None, self._ys, n, self._all, self._steps)
+        self._table = address(self._words)
 
     @property
     def model(self) -> Model:
@@ -70,6 +76,8 @@ class StepperBatch:
         Raises:
             ValueError: another shape, or a number that is not finite as float32; no stream was stepped.
         """
+        if self._loop.drive(self._table, id(xs)) == DONE:
+            return self._ys.copy()
         return self._step(self._all, numbers(xs, (len(self), self.model.input_size), "xs"))
 
     def step_some(self, indices: Sequence[int] | NDArray[np.integer], xs: ArrayLike) -> Float32:

@@ -403,6 +403,32 @@ def test_batch_rows_are_streams_of_their_own() -> None:
     assert all(batch.snapshot(row) == fresh for row in range(4))
 
 
+def test_a_batch_takes_readings_in_any_form() -> None:
+    xs = np.random.default_rng(3).integers(-8, 8, (5, 3)).astype(np.float32) / 4
+    batch, alone = StepperBatch(model("gru"), 5), [Stepper(model("gru")) for _ in range(5)]
+    forms = (
+        lambda x: x,
+        lambda x: x.astype(np.float64),
+        np.asfortranarray,
+        lambda x: np.concatenate([x, x])[5:],
+        lambda x: np.repeat(x, 2, axis=0)[::2],
+        lambda x: x.astype(">f4"),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1).reshape(5, 3),
+        lambda x: x.tolist(),
+    )
+    outputs = []
+    for form in forms:
+        expected = np.array([stepper.step(x) for stepper, x in zip(alone, xs, strict=True)])
+        outputs.append((batch.step(form(xs)), expected))
+    assert all(bits(ys) == bits(expected) for ys, expected in outputs)
+    assert [batch.steps(row) for row in range(5)] == [len(forms)] * 5
+    before = [batch.snapshot(row) for row in range(5)]
+    for wrong in (xs[:4], xs[None], xs[0], np.zeros((3, 5), np.float32), np.zeros(15, np.float32), None):
+        with pytest.raises(ValueError, match="xs: expected"):
+            batch.step(wrong)
+    assert [batch.snapshot(row) for row in range(5)] == before
+
+
 def test_batch_refuses_what_does_not_fit_and_steps_nothing() -> None:
     batch = StepperBatch(model("gru", 3, 20), 3)
     before = [batch.snapshot(row) for row in range(3)]
