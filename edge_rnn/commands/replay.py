@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_rnn.commands.replay_integer import BACKENDS, compare, prepared
 from edge_rnn.commands.replay_run import Alarm, Judgement, Replay, alarms, judge, replay
 from edge_rnn.errors import DataError
 from edge_rnn.files.load import load
@@ -37,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", metavar="COLUMN", help="0/1 column to compare the alarms with; never an input"
     )
     parser.add_argument("--delimiter", metavar="C", help="one character, or tab; default: found")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="float",
+        help="the network's arithmetic: float, or the integers of an export with --type w8a16",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DATA.csv",
+        help="with w8a16: normal data that ranges and rounding are fitted to; default: what the model knows",
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw to FILE.png or FILE.html")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--events", action="store_true", help="print every event as well")
@@ -57,8 +69,18 @@ def run(args: argparse.Namespace) -> int:
                 f"--channels: expected {len(names)} column(s) for {', '.join(names)}, got {len(columns)}"
             )
     table = read_table(args.data, args.time, columns, args.labels, args.delimiter, min_rows=1, strict=False)
-    with _progress(len(table)) as advance:
-        result = replay(model, table, advance)
+    if args.calibrate is not None and args.backend != "w8a16":
+        raise DataError("--calibrate: is for --backend w8a16 only; leave it out or choose that backend")
+    report = None
+    if args.backend == "w8a16":
+        quantized = prepared(model, args.calibrate, columns, args.time)
+        exact = replay(model, table)
+        with _progress(len(table)) as advance:
+            result = replay(model, table, advance, quantized)
+        report = compare(model, quantized, exact, result)
+    else:
+        with _progress(len(table)) as advance:
+            result = replay(model, table, advance)
     judgement = None if table.labels is None else judge(result.alarm, table.labels)
     if plot is not None:
         from edge_rnn.commands.replay_plot import draw
@@ -66,9 +88,13 @@ def run(args: argparse.Namespace) -> int:
         draw(plot, result, names, f"{Path(args.data).name} · {model.name}")
     if args.json:
         summary = _summary(result, judgement, events=args.events)
+        if report is not None:
+            summary["w8a16"] = report.as_json()
         sys.stdout.write(json.dumps(_clean(summary), allow_nan=False) + "\n")
     else:
-        sys.stdout.write("\n".join(_lines(result, judgement, events=args.events)) + "\n")
+        lines = _lines(result, judgement, events=args.events)
+        lines += [] if report is None else report.lines()
+        sys.stdout.write("\n".join(lines) + "\n")
         if plot is not None:
             sys.stdout.write(f"plot      {plot}\n")
     return 0

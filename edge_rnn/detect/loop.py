@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.integer_kernel import integer_step, source_key
 from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
 from edge_rnn.core.kernels import StepFunction, kernels
 from edge_rnn.detect import alarm, condition, explain, guard, memory, scorers, stages, thresholds
@@ -59,6 +60,15 @@ def step_rows(lanes: int, fused: bool) -> StepRows:
     probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
     probe[PLAN_WORD] = probe[WORDS:].ctypes.data
     return StepRows(lanes, fused, entry_point(code, probe.ctypes.data, 0))
+
+
+@functools.cache
+def integer_rows() -> Callable[[int], int]:
+    """`StepRows.run` over a network in integers; built once per process."""
+    code = compiled(_build(integer_step), "int64(int64)", f"{source_key()} detect={_sources()}")
+    probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
+    probe[PLAN_WORD] = probe[WORDS:].ctypes.data
+    return entry_point(code, probe.ctypes.data, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

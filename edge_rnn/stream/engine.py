@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Model
 from edge_rnn.detect import guard
@@ -52,6 +53,7 @@ class Group:
         ones of its channel late.
     rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
         this much event time.
+    quantized: the model's network in integers, to be judged in its place; such streams have no snapshots.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Group:
     max_ahead_ns: int = _DAY
     rise: float = 1.5
     update_ns: int = 10 * 10**9
+    quantized: Quantized | None = None
 
     def __post_init__(self) -> None:
         if not self.name or set("/+#\0") & set(self.name):
@@ -118,7 +121,14 @@ class Engine:
         self._groups = {g.name: g for g in groups}
         self._tables = {
             g.name: StreamTable(
-                g.judged_model(), g.assembly, g.max_streams, self.counters, g.rise, g.update_ns, numeric
+                g.judged_model(),
+                g.assembly,
+                g.max_streams,
+                self.counters,
+                g.rise,
+                g.update_ns,
+                numeric,
+                g.quantized,
             )
             for g in groups
         }

@@ -30,11 +30,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Model
 from edge_rnn.detect import fields
 from edge_rnn.detect.detector import DetectorTable
 from edge_rnn.detect.guard import ABSENT, FRESH, HELD
+from edge_rnn.detect.integer import IntegerDetectorTable
 from edge_rnn.errors import SnapshotError
 from edge_rnn.stream import assemble, events
 from edge_rnn.stream.assemble import NEVER, TIME_LIMIT, Assembler, Assembly, Batch
@@ -61,6 +63,7 @@ class StreamTable:
         counters: shared by all tables of an engine.
         rise, update_ns: see `events.Tracker`.
         numeric: see `DetectorTable`.
+        quantized: the network in integers, in place of the model's own.
 
     Attributes:
         rows: row of each stream id; ids: its inverse; detector, assembler, tracker: the three tables;
@@ -76,14 +79,16 @@ class StreamTable:
         rise: float,
         update_ns: int,
         numeric: Numeric = "auto",
+        quantized: Quantized | None = None,
     ) -> None:
         names = [i.name for i in model.inputs]
         capacity = min(max_streams, _FIRST_ROWS)
-        self._numeric = numeric
+        self._numeric: Numeric = numeric
+        self._quantized = quantized
         self.model = model
         self.names = names
         self.max_streams = max_streams
-        self.detector = DetectorTable(model, capacity, numeric)
+        self.detector = self._detector(capacity)
         period = self.detector.plan.spec.period_ns
         self.assembler = Assembler(assembly, names, capacity, counters, period)
         self.tracker = Tracker(names, capacity, rise, update_ns)
@@ -97,6 +102,11 @@ class StreamTable:
         dtypes = (self.assembler.records.dtype.descr, self.tracker.records.dtype.descr)
         facts = (*dtypes, assembly.on, assembly.every_ns, names)
         self._layout = hashlib.sha256(repr(facts).encode()).digest()
+
+    def _detector(self, capacity: int) -> DetectorTable:
+        if self._quantized is not None:
+            return IntegerDetectorTable(self.model, self._quantized, capacity)
+        return DetectorTable(self.model, capacity, self._numeric)
 
     def is_full(self) -> bool:
         """Whether a new stream needs another one to go."""
@@ -201,7 +211,7 @@ class StreamTable:
     def _grow(self) -> None:
         old = len(self.ids)
         capacity = min(2 * old, self.max_streams)
-        wider = DetectorTable(self.model, capacity, self._numeric)
+        wider = self._detector(capacity)
         wider.states[:old] = self.detector.states
         self.detector = wider
         self.assembler.grow(capacity)
