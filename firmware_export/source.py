@@ -28,7 +28,8 @@ from firmware_export.state import Field, Rules, fields, resting, state_dtype
 _NO_DETECTOR = dict.fromkeys(
     (
         "RESIDUAL", "COUNTS", "DRIFT", "MAX_MISSING", "MAX_FREEZE", "LOCAL_MEAN", "STATEFUL_GUARD", "SILENT",
-        "CHANNEL_LIMITS", "STUCK", "RANGE", "PREDICT", "MEWMA", "EWMA_Z", "SUM", "FORECAST", "GAP_RESET",
+        "CHANNEL_LIMITS", "VALUE_LIMITS",
+        "STUCK", "RANGE", "PREDICT", "MEWMA", "EWMA_Z", "SUM", "FORECAST", "GAP_RESET",
     ),
     False,
 )  # fmt: skip
@@ -351,6 +352,7 @@ class _DetectorText:
             "GAP_RESET": rules.gap_reset,
             "COUNTS": rules.stuck or rules.max_missing or rules.max_freeze,
             "STATEFUL_GUARD": rules.stuck or rules.silent,
+            "VALUE_LIMITS": rules.stuck or rules.ranges,
             "CHANNEL_LIMITS": rules.stuck or rules.silent or rules.ranges,
         }  # fmt: skip
         vectors = plan.vectors[: at.SCORERS * c].reshape(at.SCORERS, c)

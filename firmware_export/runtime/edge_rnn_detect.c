@@ -121,6 +121,8 @@ static uint8_t ern_judge(ern_state *s, int32_t i, int64_t time_ns, double value,
 #endif
 #if !ERN_HAS_CHANNEL_LIMITS
     (void)i;
+#endif
+#if !ERN_HAS_VALUE_LIMITS
     (void)value;
 #endif
     if (fresh) {

@@ -11,7 +11,7 @@ import pytest
 from edge_rnn.core.model import RestState
 from firmware_export import TARGETS, toolchain
 from tests.firmware_export.running import same_outputs, same_verdicts, write
-from tests.firmware_export.zoo import NETWORKS, detectors, network
+from tests.firmware_export.zoo import NETWORKS, any_detector, detectors, network
 from tests.support import need
 
 HOST = TARGETS["host"]
@@ -37,6 +37,26 @@ def test_verdicts_have_the_same_bits(name: str, fused: bool, tmp_path: Path) -> 
         assert {"normal", "anomaly"} <= seen
     if name == "full":
         assert {"pending", "clearing", "accepted"} <= seen
+
+
+def _any_detectors(seeds: range, folder: Path) -> None:
+    for seed in seeds:
+        for compiler in ("gcc", "clang"):
+            fused = seed % 2 == 0
+            target = HOST if fused else PLAIN
+            need.program(compiler)
+            same_verdicts(
+                folder, any_detector(seed), target, fused=fused, steps=1000, level="-O1", compiler=compiler
+            )
+
+
+def test_any_choice_of_rules_has_the_same_bits(tmp_path: Path) -> None:
+    _any_detectors(range(12), tmp_path)
+
+
+@pytest.mark.torture
+def test_many_choices_of_rules_have_the_same_bits(tmp_path: Path) -> None:
+    _any_detectors(range(12, 300), tmp_path)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

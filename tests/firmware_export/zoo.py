@@ -180,3 +180,64 @@ def stream(
     pauses = np.where(rng.random(steps) < 0.01, rng.integers(2, 40, steps), 1)
     times = np.cumsum(pauses * SECOND + rng.integers(0, 1000, steps)).astype(np.int64)
     return times, readings, present
+
+
+def any_detector(seed: int) -> Model:
+    """A network and a detector with each rule on or off as the seed has it."""
+    rng = np.random.default_rng(seed)
+    c = int(rng.integers(1, 6))
+
+    def maybe() -> bool:
+        return bool(rng.random() < 0.5)
+
+    def limits(limit: float) -> tuple[float | None, ...]:
+        return tuple(None if maybe() else limit for _ in range(c)) if maybe() else ()
+
+    kind = ("forecast", "reconstruct", "classify")[rng.integers(3)]
+    outputs = c if kind != "classify" else int(rng.integers(1, 5))
+    cell: Cell = ("lstm", "gru", "rnn_tanh")[rng.integers(3)]  # type: ignore[assignment]
+    model = network(seed, [(cell, int(rng.integers(1, 20)), 0)], [(outputs, "none")], inputs=c)
+    kinds = [
+        (("mewma", "ewma_z")[rng.integers(2)], ("residual", "input")[rng.integers(2)])
+        for _ in range(rng.integers(1, 4) if kind != "classify" else 0)
+    ]
+    window = int(rng.integers(1, 63))
+    spec = DetectorSpec(
+        kind=kind,  # type: ignore[arg-type]
+        warmup=int(rng.integers(0, 9)),
+        guard=GuardSpec(
+            low=limits(-30.0),
+            high=limits(30.0),
+            stuck_after=tuple(rng.integers(0, 5, c).tolist()) if maybe() else (),
+            silent_after_ns=3 * SECOND if maybe() else 0,
+            gap_ns=15 * SECOND if maybe() else 0,
+            on_gap="reset" if maybe() else "hold",
+            on_missing="predict" if kind == "forecast" and maybe() else "hold",
+            max_missing=int(rng.choice([0, 2, 5])),
+        ),
+        condition=ConditionSpec(
+            drift=tuple(maybe() for _ in range(c)) if maybe() else (),
+            clip=float(rng.uniform(1, 10)),
+            drift_rate_in_alarm=float(rng.choice([0, 0.02])),
+        ),
+        residual_scale=tuple(rng.uniform(0.2, 2, c).tolist()) if maybe() else (),
+        scorers=_scorers(rng, c, *kinds),
+        combine="sum" if maybe() else "max",
+        threshold=ThresholdSpec(
+            kind=("fixed", "quantile", "dspot_ewma")[rng.integers(3)],  # type: ignore[arg-type]
+            value=float(rng.uniform(0.2, 2)),
+            rate=float(rng.uniform(0.01, 0.5)),
+            initial=float(rng.uniform(0, 1)),
+            max_freeze=int(rng.choice([0, 10, 40])),
+        ),
+        alarm=AlarmSpec(
+            needed=int(rng.integers(1, min(window, 4) + 1)),
+            window=window,
+            clear_ratio=float(rng.uniform(0.3, 1)),
+            clear_hold=int(rng.integers(0, 5)),
+            refractory=int(rng.integers(0, 9)),
+        ),
+        alarm_class=int(rng.integers(0, outputs)),
+    )
+    scaler = Scaler(rng.normal(size=c) * 5, rng.uniform(0.1, 9, c)) if maybe() else None
+    return replace(model, scaler=scaler, detector=spec)
