@@ -7,6 +7,7 @@ log line, not an end. Exit codes: 78 configuration or model, 77 credentials refu
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
 from types import FrameType
@@ -31,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         if not warm.is_set():
-            # Compiling may take a while, and nothing has been read or promised yet.
-            raise SystemExit(0)
+            # Compiling may take a while, and nothing has been read or promised yet. Not SystemExit: raised in
+            # one of the compiler's callbacks it is printed and forgotten.
+            os._exit(0)
         daemon.stop()
 
     def reload(_number: int, _frame: FrameType | None) -> None:

@@ -1,12 +1,13 @@
 """Verdicts from raw readings: `DetectorTable` for many streams, `Detector` for one, `score` for none.
 
 All three run the same compiled loop on the same record of state, so their bits are equal however the readings
-are cut into calls. A table belongs to one thread at a time.
+are cut into calls. A table and a `Detector` belong to one thread at a time; `score` may be called from any.
 """
 
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -259,8 +260,9 @@ class Detector:
 
 
 @functools.lru_cache(maxsize=8)
-def _shared(model: Model) -> Detector:
-    return Detector(model)
+def _spare(_model: Model) -> deque[Detector]:
+    """Detectors that no call is using: calls of other threads, or from within `readings`, need their own."""
+    return deque(maxlen=8)
 
 
 def score(model: Model, state: bytes, readings: Iterable[Reading]) -> tuple[bytes, list[Verdict]]:
@@ -278,10 +280,17 @@ def score(model: Model, state: bytes, readings: Iterable[Reading]) -> tuple[byte
         SnapshotError: the state is not one of this model.
         ValueError: as `Detector.step`.
     """
-    detector = _shared(model)
-    if state:
-        detector.restore(state)
-    else:
-        detector.reset()
-    verdicts = [detector.step(values, time_ns, *present) for time_ns, values, *present in readings]
-    return detector.snapshot(), verdicts
+    spare = _spare(model)
+    try:
+        detector = spare.pop()
+    except IndexError:
+        detector = Detector(model)
+    try:
+        if state:
+            detector.restore(state)
+        else:
+            detector.reset()
+        verdicts = [detector.step(values, time_ns, *present) for time_ns, values, *present in readings]
+        return detector.snapshot(), verdicts
+    finally:
+        spare.append(detector)

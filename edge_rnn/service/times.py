@@ -1,9 +1,9 @@
 """Event times in payloads, to integer nanoseconds since 1970 UTC.
 
-A `TimeReader` belongs to one route. With unit `auto` it finds the unit from the first value by its size (the
-ranges do not overlap: seconds until the year 5138, milliseconds from 1973, and so on) and pins it: a later
-value of another unit is an error, not a new guess. A float is rounded to the microsecond, because a float64
-of today's date in seconds holds no more; integers and ISO 8601 text are exact.
+With unit `auto` the size of each value says its unit (the ranges do not overlap: seconds until the year 5138,
+milliseconds from 1973, and so on). Nothing is remembered from one value to the next, so a sender with a broken
+clock cannot change what another one's times mean, and a restart reads the same. A float is rounded to the
+microsecond, because a float64 of today's date in seconds holds no more; integers and ISO 8601 text are exact.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def iso_to_ns(text: str) -> int:
 
 
 class TimeReader:
-    """Values of one route's time field to ns; `unit` is what is pinned, or `auto` before the first value."""
+    """Values of one route's time field to ns; `unit` is the configured one."""
 
     __slots__ = ("unit",)
 
@@ -59,15 +59,12 @@ class TimeReader:
             if self.unit not in ("auto", "iso8601"):
                 raise DecodeError(f"time: expected a number in {self.unit}, got text {value[:40]!r}")
             moment = iso_to_ns(value)
-            unit: TimeUnit = "iso8601"
         elif type(value) is int or type(value) is float:
-            unit = self._unit(value)
-            moment = _scale(value, _NANOSECONDS[unit])
+            moment = _scale(value, _NANOSECONDS[self._unit(value)])
         else:
             raise DecodeError(f"time: expected a number or ISO 8601 text, got {type(value).__name__}")
         if not 0 <= moment < _LIMIT:
             raise DecodeError("time: expected a moment from 1970 to 2262")
-        self.unit = unit
         return moment
 
     def _unit(self, value: float) -> TimeUnit:

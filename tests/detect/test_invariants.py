@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
@@ -84,6 +85,22 @@ def test_score_is_a_pure_function_of_state_and_readings(data: st.DataObject) -> 
     detector = Detector(of)
     for (time, row, here), verdict in zip(items, whole, strict=True):
         np.testing.assert_array_equal(detector.step(row, time, here).score, verdict.score)
+
+
+def test_calls_of_score_do_not_disturb_each_other() -> None:
+    of = model(2)
+    times, x = readings(50, of)
+    items = list(zip(times.tolist(), x.tolist(), strict=True))
+    _, alone = score(of, b"", items)
+
+    def with_calls_in_between() -> Iterator[tuple[int, list[float]]]:
+        for item in items:
+            score(of, b"", items[:7])
+            yield item
+
+    _, disturbed = score(of, b"", with_calls_in_between())
+    assert [v.score.hex() for v in disturbed] == [v.score.hex() for v in alone]
+    assert [v.step for v in disturbed] == list(range(1, 51))
 
 
 @settings(max_examples=30)

@@ -187,6 +187,11 @@ def test_csv_empty_cell_is_a_missing_channel() -> None:
     assert values(CSV, b"a,,b,2") == {1: 2.0}
 
 
+def test_tabs_at_the_ends_of_a_line_are_empty_cells() -> None:
+    assert values(CSV, b"\t1.5\ty\t-2\r\n") == {0: 1.5, 1: -2.0}
+    assert values(CSV, b"x\t1.5\ty\t") == {0: 1.5}
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -325,8 +330,8 @@ def test_fuzz_mutants_give_readings_or_a_decode_error(format_: str) -> None:
     source = random.Random(f"codec {format_}")
     accepted = rejected = 0
     slowest = 0.0
+    made = make()
     for number in range(MUTANTS):
-        made = make()  # a fresh one: a time unit pinned by one mutant would refuse the next
         payload = mutate(seeds[number % len(seeds)], source)
         start = time.thread_time()
         try:

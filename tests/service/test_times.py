@@ -1,4 +1,4 @@
-"""Event times: units found and pinned, exact where they can be, refused otherwise."""
+"""Event times: units found by size, exact where they can be, refused otherwise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn.errors import DecodeError
+from edge_rnn.files.config_types import TimeUnit
 from edge_rnn.service.times import TimeReader, iso_to_ns
 
 NS = 1_763_700_000_123_456_789
@@ -25,10 +26,15 @@ NS = 1_763_700_000_123_456_789
         ("2025-11-21T04:40:00.123456789Z", "iso8601", NS),
     ],
 )
-def test_the_unit_is_found_and_pinned(value: object, unit: str, ns: int) -> None:
+def test_the_unit_is_found_by_size(value: object, unit: TimeUnit, ns: int) -> None:
+    assert TimeReader().read(value) == ns
+    assert TimeReader(unit).read(value) == ns
+
+
+def test_one_strange_time_does_not_change_what_the_next_one_means() -> None:
     reader = TimeReader()
-    assert reader.read(value) == ns
-    assert reader.unit == unit
+    assert reader.read(3 * 10**17) == 3 * 10**17  # a sender whose clock is years off, in nanoseconds
+    assert reader.read(1_763_700_000) == 1_763_700_000 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -79,22 +85,16 @@ def test_iso_is_exact(moment: datetime) -> None:
         "",
     ],
 )
-def test_what_is_no_moment_is_refused_and_pins_nothing(value: object) -> None:
-    reader = TimeReader()
+def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(DecodeError, match="time: "):
-        reader.read(value)
-    assert reader.unit == "auto"
+        TimeReader().read(value)
 
 
-def test_a_later_value_of_another_kind_is_an_error() -> None:
-    reader = TimeReader()
-    reader.read(1_763_700_000_123)
-    for other in ("2026-01-31T12:00:00Z", 10**30):
-        with pytest.raises(DecodeError):
-            reader.read(other)
-    iso = TimeReader("iso8601")
+def test_a_value_of_another_kind_than_configured_is_refused() -> None:
+    with pytest.raises(DecodeError, match="expected a number in ms"):
+        TimeReader("ms").read("2026-01-31T12:00:00Z")
     with pytest.raises(DecodeError, match="expected ISO 8601"):
-        iso.read(1_763_700_000)
+        TimeReader("iso8601").read(1_763_700_000)
 
 
 def test_a_given_unit_takes_small_values() -> None:
