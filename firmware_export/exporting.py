@@ -128,8 +128,8 @@ def c_name(text: str, *, given: bool = True) -> str:
         ExportError: it cannot.
     """
     name = text if given else re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
-    usable = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", name, re.ASCII) is not None
-    if not usable or "__" in name or name.lower() in _TAKEN:
+    usable = len(name) <= 40 and re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name, re.ASCII) is not None
+    if not usable or name.lower() in _TAKEN:
         raise ExportError(
             f"name: expected a C identifier of at most 40 characters, no word of C or C++, got {text!r}; "
             "give one with --name"

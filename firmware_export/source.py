@@ -616,4 +616,4 @@ int ern_silent(const ern_state *s, int64_t now_ns)
 def _plain(text: str) -> str:
     """Text that cannot end a comment nor leave its line."""
     kept = "".join(ch if ch.isprintable() else "?" for ch in text)
-    return kept.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+    return kept.replace("\\", "|").replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")

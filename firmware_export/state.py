@@ -12,6 +12,7 @@ below 2^32 - 1 at export, so a stopped counter is on the same side of it.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from edge_rnn.detect.plan import plan_of
 from edge_rnn.errors import SnapshotError
 
 LARGEST_COUNT = 2**32 - 1
+# Magic, version, 0, digest, sizes of the detector's and two other parts, which follow.
+_STREAM_HEAD = struct.Struct("<4sHH32s3I")
 _WIDTH = {"int64_t": 8, "uint64_t": 8, "double": 8, "float": 4, "uint32_t": 4, "uint8_t": 1}
 _DTYPE = {
     "int64_t": "<i8", "uint64_t": "<u8", "double": "<f8", "float": "<f4", "uint32_t": "<u4", "uint8_t": "u1"
@@ -214,6 +217,8 @@ def resting(model: Model) -> NDArray[np.void]:
 def to_device(model: Model, snapshot: bytes) -> bytes:
     """A `Detector.snapshot()` (a `Stepper.snapshot()` where the model has no detector) as a device's state.
 
+    A stream's state from the daemon's store does as well: the detector's part of it is taken.
+
     Returns:
         The bytes of the exported `..._state`, to be copied over it.
 
@@ -223,7 +228,15 @@ def to_device(model: Model, snapshot: bytes) -> bytes:
     if model.detector is None:
         row, _ = core_snapshot.read_snapshot(snapshot, weights_digest(model), StateLayout(model))
         return device_record(model, row).tobytes()
-    return device_record(model, detector_snapshot.load(plan_of(model), snapshot)).tobytes()
+    return device_record(model, detector_snapshot.load(plan_of(model), _detector_part(snapshot))).tobytes()
+
+
+def _detector_part(snapshot: bytes) -> bytes:
+    """The detector's snapshot in a stream's state (FORMAT.md); a detector's snapshot as it is."""
+    if snapshot[:4] != b"ERST" or len(snapshot) < _STREAM_HEAD.size:
+        return snapshot
+    size = _STREAM_HEAD.unpack_from(snapshot)[4]
+    return snapshot[_STREAM_HEAD.size : _STREAM_HEAD.size + size]
 
 
 def from_device(model: Model, state: bytes, *, fused: bool = True, steps: int = 0) -> bytes:

@@ -186,6 +186,7 @@ def test_no_symbol_is_needed_but_the_compilers_own(pump: Model, tmp_path: Path) 
         ({"name": "int"}, "name: expected a C identifier"),
         ({"name": "stdint"}, "name: expected a C identifier"),
         ({"name": "pümp"}, "name: expected a C identifier"),
+        ({"name": "pump_"}, "name: expected a C identifier"),
         ({"name": ""}, "name: expected a C identifier"),
         ({"flash": 1000}, "flash: 4,448 bytes without code, but only 1,000 given"),
         ({"ram": 100}, "RAM: 416 bytes of state and verdict and 0 of stack, but only 100 given"),
@@ -267,7 +268,7 @@ def test_a_write_that_fails_leaves_the_earlier_export(
 
 def test_names_of_channels_cannot_leave_their_comment(pump: Model, tmp_path: Path) -> None:
     gcc = need.program("gcc")
-    odd = tuple(Input(name, "*/ #error") for name in ("*/ int x;", "a\\", "b\n#error"))
+    odd = tuple(Input(name, "*\\ #error */") for name in ("*/ int x;", "a\\", "b??/\n#error"))
     exported(replace(pump, inputs=odd, name="*/ evil"), tmp_path / "fw", name="pump", target="host")
     flags = [*toolchain.STRICT, *toolchain.host_flags(fused=True)]
     subprocess.run([gcc, *flags, "-c", "-o", tmp_path / "o", tmp_path / "fw/pump.c"], check=True)
@@ -337,6 +338,24 @@ def test_a_stream_moves_to_the_device_and_back(name: str, tmp_path: Path) -> Non
         back.run(times[600:], xs[600:], present[600:]).tobytes()
         == here.run(times[600:], xs[600:], present[600:]).tobytes()
     )
+
+
+def test_a_stream_of_the_daemon_moves_to_the_device(pump: Model) -> None:
+    from edge_rnn.demo.pumps import clean_readings
+    from edge_rnn.stream.engine import Engine, Group
+    from edge_rnn.stream.types import Message
+
+    rows = [list(map(float, r)) for r in clean_readings(60, seed=2)]
+    times = [10**9 + 50_000_000 * k for k in range(60)]
+    engine = Engine([Group("pumps", pump)])
+    engine.feed([Message("pumps", (0, 1, 2), t, r) for t, r in zip(times, rows, strict=True)], times[-1])
+    ((_, blob),) = engine.changed()
+    here = Detector(pump)
+    here.run(times, rows)
+    assert firmware_export.to_device(pump, blob) == firmware_export.to_device(pump, here.snapshot())
+    for damaged in (blob[:40], blob[:60], blob[:52] + b"x" * (len(blob) - 52)):
+        with pytest.raises(SnapshotError):
+            firmware_export.to_device(pump, damaged)
 
 
 def test_a_state_of_another_device_is_refused(pump: Model, tmp_path: Path) -> None:
