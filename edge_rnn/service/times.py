@@ -1,9 +1,9 @@
 """Event times in payloads, to integer nanoseconds since 1970 UTC.
 
 With unit `auto` the size of each value says its unit (the ranges do not overlap: seconds until the year 5138,
-milliseconds from 1973, and so on). Nothing is remembered from one value to the next, so a sender with a broken
-clock cannot change what another one's times mean, and a restart reads the same. A float is rounded to the
-microsecond, because a float64 of today's date in seconds holds no more; integers and ISO 8601 text are exact.
+milliseconds from 1973, and so on). Nothing is remembered from one value to the next, so a broken clock cannot
+change what another sender's times mean, and a restart reads the same. A float is rounded to the microsecond,
+because a float64 of today's date in seconds holds no more; integers and ISO 8601 text are exact.
 """
 
 from __future__ import annotations
