@@ -395,18 +395,28 @@ def run_rows(
     return ys, kept
 
 
-def trajectory(quantized: Quantized, xs: Float32) -> list[NDArray[np.float64]]:
-    """From rest through xs (T, I): per layer h as the products read it, before the first step and after each,
-    float64 (T + 1, P)."""
+def trajectory(
+    quantized: Quantized, xs: Float32, stretch: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Through xs (T, I), from rest every `stretch` steps: per layer h as products read it, before and after
+    each step, float64 (T, P) each."""
     packed = IntegerPacked(quantized)
-    row = packed.row(quantized, packed.layout.rest(quantized.model))
-    first = row.view(np.int32).copy()
-    _, kept = run_rows(packed, row, xs, keep=True)
-    rows = np.vstack([first, kept])
-    found: list[NDArray[np.float64]] = []
+    rest = packed.row(quantized, packed.layout.rest(quantized.model))
+    before: list[NDArray[np.int32]] = []
+    after: list[NDArray[np.int32]] = []
+    for start in range(0, len(xs), stretch):
+        row = rest.copy()
+        _, kept = run_rows(packed, row, xs[start : start + stretch], keep=True)
+        before += [rest.view(np.int32)[None], kept[:-1]]
+        after.append(kept)
+    rows = np.vstack(before), np.vstack(after)
+    found: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for layer, place in zip(quantized.layers, packed.layout.layers, strict=True):
-        h = rows[:, place.h_offset : place.h_offset + place.h_size].astype(np.int64)
-        if layer.cell == "gru":
-            h = np.clip((h + 256) >> 9, -LARGEST, LARGEST)
-        found.append(h * np.float64(layer.h_scale))
+        pair = []
+        for words in rows:
+            h = words[:, place.h_offset : place.h_offset + place.h_size].astype(np.int64)
+            if layer.cell == "gru":
+                h = np.clip((h + 256) >> 9, -LARGEST, LARGEST)
+            pair.append(h * np.float64(layer.h_scale))
+        found.append((pair[0], pair[1]))
     return found

@@ -1,7 +1,7 @@
 """From a model to its integers: ranges, rounding, and the proof that nothing overflows.
 
-1. The float64 reference runs over calibration data, or over noise of unit variance where there is none, and
-   what each matrix is multiplied with is noted.
+1. The float64 reference runs over calibration data with some noise behind it, or over noise alone, from
+   rest again and again so that a cold start has its weight, and what each matrix is multiplied with is noted.
 2. Weights are rounded with the covariance of that (`rounding.py`), biases corrected by what the rounding adds
    on average.
 3. The integer network runs over the same data. Its trajectory differs a little from the reference's, in a way
@@ -28,7 +28,8 @@ HEAD_ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "tanh", "sigmoid")
 
 _INPUT_LIMIT = 10.0
 _MARGIN = 3.0
-_ROWS, _STRETCH = 4096, 512
+_ROWS, _STRETCH, _NOISE_ROWS = 4096, 512, 1024
+_RESTART = 256
 _ROUNDS = 4
 _RIDGE = 0.003
 
@@ -47,7 +48,8 @@ def quantize(model: Model, xs: ArrayLike | None = None) -> Quantized:
     _check_head(model)
     data = None if xs is None else _checked(xs, model.input_size)
     limit = _input_limits(model, data)
-    drive = np.clip(_noise(model.input_size) if data is None else _stretches(data), -limit, limit)
+    drive = _noise(model.input_size) if data is None else _mixed(data)
+    drive = np.clip(drive, -limit, limit)
     drive = drive.astype(np.float32).astype(np.float64)
     seen = _observe(model, drive)
     scales = [_h_scale(model, i, s.largest if data is not None else None) for i, s in enumerate(seen)]
@@ -63,8 +65,8 @@ def quantize(model: Model, xs: ArrayLike | None = None) -> Quantized:
             layers,
             None,
         )
-        hs = trajectory(bare, drive.astype(np.float32))
-        top = hs[-1][1:]
+        hs = trajectory(bare, drive.astype(np.float32), _RESTART)
+        top = hs[-1][1]
         candidate = replace(bare, model=model, head=_integer_head(model, scales[-1], seen[-1].top, top))
         error = _said(candidate, top) - said
         loss = float((np.sqrt((error**2).mean(axis=0)) / spread).max())
@@ -72,9 +74,9 @@ def quantize(model: Model, xs: ArrayLike | None = None) -> Quantized:
             best, least = candidate, loss
         below = drive
         given = []
-        for h in hs:
-            given.append(np.hstack([below, h[:-1]]))
-            below = h[1:]
+        for before, after in hs:
+            given.append(np.hstack([below, before]))
+            below = after
     assert best is not None
     return best
 
@@ -192,6 +194,13 @@ def _stretches(data: Float64) -> Float64:
     return np.concatenate([data[s : s + _STRETCH] for s in starts])
 
 
+def _mixed(data: Float64) -> Float64:
+    """The data, and noise of their spread behind them: normal data alone says little of an anomaly."""
+    rows = _stretches(data)
+    noise = _noise(data.shape[1])[:_NOISE_ROWS]
+    return np.concatenate([rows, rows.mean(axis=0) + noise * rows.std(axis=0)])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Moments:
     """Mean (K,) and covariance (K, K)."""
@@ -223,7 +232,10 @@ def _observe(model: Model, xs: Float64) -> list[_Seen]:
     inner: list[list[Float64]] = [[] for _ in model.layers]
     tops: list[list[Float64]] = [[] for _ in model.layers]
     before = reference.h
-    for x in xs:
+    for t, x in enumerate(xs):
+        if t % _RESTART == 0:
+            reference = Reference(model)
+            before = reference.h
         gates = reference.gates(x)
         after, cells, below = reference.h, reference.c, x
         for i, layer in enumerate(model.layers):
