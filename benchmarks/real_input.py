@@ -38,6 +38,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_rnn import cli
 from edge_rnn.calibrate import without_network
 from edge_rnn.commands.replay_run import judge
+from edge_rnn.demo.session import same_package
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
 from edge_rnn.files.readings import Table, read_table
@@ -179,7 +180,9 @@ def daemon(config: Path, collector: Collector) -> Iterator[None]:
     """`edge-rnn run` as a process, from when it says that it is online until the end of the block."""
     log = config.with_name("daemon.log")
     with log.open("w") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "edge_rnn", "run", str(config)], stderr=stream)
+        # -P: the installed package, not what lies in the current folder.
+        words = [sys.executable, "-P", "-m", "edge_rnn", "run", str(config)]
+        process = subprocess.Popen(words, stderr=stream, env=same_package())
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not collector.online.wait(0.1):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,16 @@ silent_after = "1s"
 """
 
 
+def same_package() -> dict[str, str]:
+    """The environment in which a Python started with -P imports just what this one imports.
+
+    Without -P it would import whatever `edge_rnn` lies in the current folder; without the path it would not
+    find the package of a checkout that is not installed.
+    """
+    path = [str(Path(entry).absolute()) for entry in sys.path if entry]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
 class DaemonProcess:
     """`edge-rnn run` as a process of its own, while the `with` block lasts.
 
@@ -107,7 +118,9 @@ class DaemonProcess:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C is meant for the demo, which then stops the daemon in order.
             self._process = subprocess.Popen(  # noqa: S603  our own interpreter and our own arguments
-                [sys.executable, "-m", "edge_rnn", "run", str(self._config)],
+                [sys.executable, "-P", "-m", "edge_rnn", "run", str(self._config)],
+                cwd=self._config.parent,
+                env=same_package(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -181,11 +194,12 @@ class _Run:
             return self._watch(sensors, daemon)
 
     def _wait_for(self, daemon: DaemonProcess) -> None:
-        self.board.note = "the daemon loads its model and compiles its kernels"
-        deadline = time.monotonic() + _START_S
+        self.board.note = "the daemon compiles its kernels (only the first time: about 10 s)"
+        begin = time.monotonic()
         while not self.online:
+            self.board.waited = time.monotonic() - begin
             self._frame(daemon)
-            if time.monotonic() > deadline:
+            if self.board.waited > _START_S:
                 raise EdgeRnnError(f"the demo's daemon is not online after {_START_S:.0f} s")
         self.board.note = ""
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TextIO, TypeVar
 
 from edge_rnn.demo.ledger import Ledger, SeenEvent, SeenScore
-from edge_rnn.demo.pumps import CHANNELS, DECIMALS
+from edge_rnn.demo.pumps import CHANNELS, DECIMALS, RATE_HZ, InjectedFault
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_BEATS: Final = 2  # in one column of a trace: a calm pace, and 8 s of life in 80 columns
+_BEATS: Final = 2  # in one column of a trace: a calm pace, and 3.5 s of life in a terminal of 80 columns
+_BESIDE: Final = 45  # columns of a pump's line that are not its trace
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _COLUMNS: Final = 240
 _ALARMING: Final = frozenset({"anomaly", "clearing", "fault"})
 _STYLE: Final = {
@@ -79,13 +81,16 @@ class Board:
         seconds: length of the run.
         ledger: the run's account, read when drawing.
         about: one line on what is running.
+
+    Attributes:
+        note: what the run waits for, or ""; waited: for how many seconds already.
     """
 
     def __init__(self, pumps: Sequence[str], seconds: float, ledger: Ledger, about: str) -> None:
         self.pumps = {pump: PumpState() for pump in pumps}
         self.seconds, self.ledger, self.about = seconds, ledger, about
         self.elapsed = 0.0
-        self.note = ""
+        self.note, self.waited = "", 0.0
         self.events: deque[SeenEvent] = deque(maxlen=50)
         self._open: dict[str, dict[str, str]] = {pump: {} for pump in pumps}
 
@@ -148,6 +153,11 @@ def _last(values: Iterable[T], width: int) -> list[T]:
     return list(values)[-width:] if width > 0 else []
 
 
+def _columns(width: int) -> int:
+    """Columns of a trace in a terminal so wide."""
+    return max(8, width - _BESIDE)
+
+
 def _number(value: float | None, decimals: int, width: int) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:{width}.{decimals}f}"
 
@@ -159,7 +169,7 @@ def _score_line(pump: str, state: PumpState, width: int) -> Text:
     line = Text(no_wrap=True)
     line.append(f" {pump:<7}", "bold")
     line.append(f"{'●' if state.status != 'waiting' else '○'} {state.status:<9}", style)
-    columns = max(8, width - 45)
+    columns = _columns(width)
     levels = _last(state.levels, columns)
     line.append(" score ", "dim")
     line.append("·" * (columns - len(levels)), "bright_black")
@@ -186,7 +196,7 @@ def _channel_line(index: int, state: PumpState, width: int) -> Text:
     line.append(f" {channel.unit:<5}", "dim")
     line.append(" expected", "dim")
     line.append(_number(expected, decimals, 6), "cyan")
-    columns = max(8, width - 45 + 3)
+    columns = _columns(width)
     values = _last(state.traces[index], columns)
     # Scores follow readings by milliseconds, so the newest reading may have none yet.
     blamed = _last(state.blamed, len(values))
@@ -214,14 +224,30 @@ def _head(board: Board, width: int) -> list[Text]:
     second.append(" " + "━" * done, "blue")
     second.append("━" * (bar - done), "bright_black")
     second.append(f" {min(board.elapsed, board.seconds):3.0f}/{board.seconds:.0f} s", "bold")
+    legend = Text(no_wrap=True, style="dim")
+    legend.append(f" traces: the last {_columns(width) * _BEATS / RATE_HZ:.1f} s")
+    legend.append(" · score: its value of the threshold; █ at or above it")
     if board.note:
-        second.append(f"  {board.note}", "yellow")
-        return [top, second]
+        turn = _SPINNER[int(board.waited * 10) % len(_SPINNER)]
+        second.append(f" {turn} {board.waited:2.0f} s: {board.note}", "yellow")
+        return [top, second, legend]
     second.append(f"  {count * len(ledger.sent):,} sent {count * len(ledger.scored):,} scored", "")
     latency = ledger.recent_latency_ms()
     if latency:
         second.append(f"  p50 {latency['p50']:.1f} p99 {latency['p99']:.1f} ms", "dim")
-    return [top, second]
+    return [top, second, legend]
+
+
+def _cause(fault: InjectedFault | None, event: SeenEvent) -> str:
+    """Why an alarm opened, as far as the demo knows what it has put in."""
+    if fault is None:
+        return "a false alarm"
+    if fault.kind == "stuck" and event.kind == "anomaly" and fault.channel is not None:
+        # The network forecasts each channel from all: with one that is wrong, the others' forecasts are off.
+        name = CHANNELS[fault.channel].name
+        if event.channels and event.channels[0][0] != name:
+            return f"follows: stuck {name}"
+    return f"injected: {fault.kind}"
 
 
 def _event_line(board: Board, event: SeenEvent) -> Text:
@@ -236,12 +262,9 @@ def _event_line(board: Board, event: SeenEvent) -> Text:
     else:
         line.append(f"{event.kind:<8} closes", "green")
     line.append(f"  {event.reason:<18}", "bold" if event.type == "open" else "dim")
-    fault = board.ledger.fault_at(event.pump, event.received_ns)
     if event.type == "open":
-        if fault is None:
-            line.append("  a false alarm", "red")
-        else:
-            line.append(f"  injected: {fault.kind}", "dim")
+        fault = board.ledger.fault_at(event.pump, event.received_ns)
+        line.append(f"  {_cause(fault, event)}", "red" if fault is None else "dim")
     return line
 
 
@@ -329,7 +352,7 @@ class LineView:
         self._board = board
         self._out = sys.stderr if out is None else out
         self._every_s = every_s
-        self._next_s = 0.0
+        self._next_s = self._next_wait_s = 0.0
         self._note = ""
         self._events = 0
 
@@ -348,13 +371,16 @@ class LineView:
             self._note = board.note
             if board.note:
                 self._line(board.note)
+                self._next_wait_s = self._every_s
+        if board.note and board.waited >= self._next_wait_s:
+            self._next_wait_s += self._every_s
+            self._line(f"still waiting, {board.waited:.0f} s")
         opened = ledger.opened[self._events :]
         self._events += len(opened)
         for event in opened:
             fault = ledger.fault_at(event.pump, event.received_ns)
-            why = f", injected: {fault.kind}" if fault else ", a false alarm"
             reason = f" ({event.reason})" if event.reason else ""
-            self._line(f"{event.pump}: {event.kind}{reason}{why}")
+            self._line(f"{event.pump}: {event.kind}{reason}, {_cause(fault, event)}")
         if not board.note and board.elapsed >= self._next_s:
             self._next_s = board.elapsed - board.elapsed % self._every_s + self._every_s
             count = len(CHANNELS)

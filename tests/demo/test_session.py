@@ -88,6 +88,22 @@ def test_without_a_terminal_it_finds_every_fault_and_loses_nothing(folder: Path)
     assert daemons_of(folder) == []
 
 
+def test_the_daemon_is_of_this_package_whatever_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoy = tmp_path / "here" / "edge_rnn"
+    decoy.mkdir(parents=True)
+    for name in ("__init__.py", "__main__.py"):
+        (decoy / name).write_text("raise SystemExit('the decoy ran')\n")
+    monkeypatch.chdir(decoy.parent)
+    config, log = tmp_path / "wrong.toml", tmp_path / "daemon.log"
+    config.write_text("nonsense = 1\n")
+    with session.DaemonProcess(config, log) as daemon:
+        daemon.wait(60)
+    assert "nonsense: unknown" in log.read_text()
+    assert sorted(path.name for path in decoy.iterdir()) == ["__init__.py", "__main__.py"]
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -74,6 +74,41 @@ def test_four_pumps_show_all_that_matters_in_a_usual_terminal(width: int, height
     assert "injected: spike" in text
 
 
+def test_the_newest_readings_are_in_the_picture_and_the_traces_say_what_they_span() -> None:
+    shown = board()
+    for pump in shown.pumps:
+        shown.add_reading(pump, (99.0, 99.0, 99.0))
+    lines = [line.plain for line in draw(shown, 80, 24)]
+    assert all(line.endswith("█") for line in lines if "expected" in line)
+    assert "the last 3.5 s" in lines[2]
+    assert "█ at or above" in lines[2]
+    assert max(map(len, lines)) <= 80
+
+
+def test_while_it_waits_the_picture_moves_and_counts() -> None:
+    shown = board(steps=0)
+    shown.note = "compiling"
+    seen = set()
+    for shown.waited in (0.0, 0.1, 3.2):
+        seen.add(draw(shown, 80, 24)[1].plain)
+    assert len(seen) == 3
+    assert any(" 3 s: compiling" in line for line in seen)
+
+
+def test_an_alarm_that_follows_from_a_stuck_sensor_says_so() -> None:
+    shown = board()
+    fault = next(f for f in shown.ledger.faults if f.kind == "stuck")
+    when = BEGIN + fault.start * PERIOD_NS + 50_000_000
+    own = SeenEvent(fault.pump, "a", "open", "stuck", when, (("pressure", None),))
+    other = SeenEvent(fault.pump, "b", "open", "anomaly", when, (("vibration", 0.8),))
+    for event in (own, other):
+        shown.ledger.add_event(event)
+        shown.add_event(event)
+    text = "\n".join(line.plain for line in draw(shown, 80, 24))
+    assert "injected: stuck" in text
+    assert "follows: stuck pressure" in text
+
+
 def test_many_pumps_get_one_line_each() -> None:
     text = "\n".join(line.plain for line in draw(board(12), 80, 24))
     assert all(f"{pump} " in text for pump in pump_names(12))
@@ -108,6 +143,9 @@ def test_plain_lines_tell_alarms_and_progress_once() -> None:
         shown.note = "starting"
         view.show()
         view.show()
+        shown.waited = 5.1
+        view.show()
+        view.show()
         shown.note = ""
         view.show()
         alarm(shown, 0)
@@ -118,6 +156,7 @@ def test_plain_lines_tell_alarms_and_progress_once() -> None:
     pump = shown.ledger.faults[0].pump
     assert out.getvalue().splitlines() == [
         "demo: starting",
+        "demo: still waiting, 5 s",
         "demo: 10 of 30 s: 2400 sent, 2400 scored",
         f"demo: {pump}: anomaly (pressure 93 %), injected: spike",
         "demo: pump1: anomaly (vibration 50 %), a false alarm",
