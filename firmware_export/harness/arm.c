@@ -36,16 +36,17 @@ void start(void)
     const uint32_t *from = &flash_data;
     uint32_t *to;
 
+#if defined(__ARM_FP)
+    /* First of all: the float and vector unit is off after reset, and the loops below may use it. */
+    *CPACR |= 0xFu << 20;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
     for (to = &data_start; to < &data_end; to++) {
         *to = *from++;
     }
     for (to = &bss_start; to < &bss_end; to++) {
         *to = 0u;
     }
-#if defined(__ARM_FP)
-    *CPACR |= 0xFu << 20; /* the float unit is off after reset */
-    __asm__ volatile("dsb\n\tisb");
-#endif
     SYSTICK[1] = 0xFFFFFFu;
     SYSTICK[2] = 0u;
     SYSTICK[0] = 5u;
