@@ -37,7 +37,8 @@ def scaling(recordings: Sequence[Recording]) -> Scaler:
     """Mean and standard deviation per channel; a channel that never changes gets 1.
 
     Raises:
-        DataError: a channel without a finite reading, or recordings that do not fit each other.
+        DataError: a channel without a finite reading or with too large ones, or recordings that do not fit
+            each other.
     """
     rows = checked(recordings)
     channels = rows[0][1].shape[1]
@@ -46,8 +47,14 @@ def scaling(recordings: Sequence[Recording]) -> Scaler:
         values = _column(rows, c)
         if not values.size:
             raise DataError(f"channel {c}: no finite reading in any row; leave the channel out")
-        mean[c] = values.mean()
-        spread = values.std()
+        with np.errstate(over="ignore"):
+            mean[c] = values.mean()
+            spread = values.std()
+        if not np.isfinite(spread):
+            raise DataError(
+                f"channel {c}: readings up to {np.abs(values).max():.3g}, too large for a mean and a "
+                "spread in float64; remove them, or bring the channel to another unit"
+            )
         # Rounding alone gives a constant channel of size m a spread near m * 1e-16.
         if spread > 1e-9 * max(1.0, abs(mean[c])):
             std[c] = spread

@@ -24,7 +24,8 @@ from edge_rnn.core.model import CELLS, Activation, Input, Model, SelfTest
 from edge_rnn.core.reference import Reference
 from edge_rnn.errors import ConfigError, ModelFileError
 from edge_rnn.files.load import MAX_BYTES, decode, read_file
-from edge_rnn.files.model_file import save
+from edge_rnn.files.model_file import is_model_file, save
+from edge_rnn.files.safetensors_file import looks_like_safetensors
 from edge_rnn.files.text import printable
 from edge_rnn.files.torch_file import LegacyFormatWarning
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 Cell, sizes and layers follow from the tensors' names and shapes. What they leave open is an option:
 
   edge-rnn convert press.pt -o press.safetensors --inputs vib:mm/s,temp:°C
-  edge-rnn convert net.pt -o net.safetensors --head fc1:relu,fc2:none --cell rnn_relu
+  edge-rnn convert net.pt -o net.safetensors --head fc1:relu,fc2 --cell rnn_relu
   edge-rnn convert checkpoint.pt -o net.safetensors --key model --ignore decoder
 
 Write SOURCE in Python with: torch.save(model.state_dict(), "press.pt")"""
@@ -45,8 +46,8 @@ Write SOURCE in Python with: torch.save(model.state_dict(), "press.pt")"""
     add("source", metavar="SOURCE", help="a PyTorch state_dict or checkpoint, or plain safetensors")
     add("-o", "--output", required=True, metavar="MODEL", help="the model file to write")
     add("--cell", choices=CELLS, help="rnn_relu where a one-gate cell uses relu (default: rnn_tanh)")
-    add("--head", type=_head, metavar="FC1:relu,FC2:none", help="the linear layers in order, each with the "
-        "activation after it: none, relu, tanh, sigmoid or softmax; '' for no head")  # fmt: skip
+    add("--head", type=_head, metavar="FC1:relu,FC2", help="the linear layers in order, each with the "
+        "activation after it, if any: none, relu, tanh, sigmoid or softmax; '' for no head")  # fmt: skip
     add("--recurrent", type=_names, metavar="A,B", help="the recurrent modules, bottom first")
     add("--inputs", type=_inputs, metavar="A:unit,B", help="names, and units if you like, of the inputs")
     add("--ignore", type=_names, default=[], metavar="A,B", help="tensors or modules the outputs do not need")
@@ -70,10 +71,13 @@ def _names(text: str) -> list[str]:
 def _head(text: str) -> list[tuple[str, Activation]]:
     pairs: list[tuple[str, Activation]] = []
     for part in _names(text):
-        name, _, activation = part.partition(":")
+        name, colon, activation = part.partition(":")
+        activation = activation if colon else "none"
         if activation not in get_args(Activation):
-            raise argparse.ArgumentTypeError(
-                f"expected NAME:ACTIVATION with one of {', '.join(get_args(Activation))}, got {part!r}"
+            # Not argparse's error, which would print the whole usage before it.
+            raise ConfigError(
+                f"--head: expected NAME or NAME:ACTIVATION with one of {', '.join(get_args(Activation))}, "
+                f"got {printable(part)!r}"
             )
         pairs.append((name, cast(Activation, activation)))
     return pairs
@@ -89,7 +93,11 @@ def run(args: argparse.Namespace) -> int:
     source, output = Path(args.source), Path(args.output)
     data = read_file(source, args.max_bytes)
     if output.exists() and output.samefile(source):
-        raise ConfigError(f"convert: -o {printable(args.output)} is SOURCE itself; give another name")
+        raise ConfigError(f"-o {printable(args.output)} is SOURCE itself; give another name")
+    if looks_like_safetensors(data) and is_model_file(data, printable(args.source)):
+        raise ModelFileError(
+            f"{printable(args.source)}: a model file already, there is nothing to convert; use it as it is"
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LegacyFormatWarning)
         model = decode(

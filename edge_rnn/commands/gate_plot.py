@@ -57,11 +57,11 @@ def draw_gates(
         ConfigError: the picture's name or the number of rows.
     """
     if rows > MAX_ROWS:
-        raise ConfigError(f"inspect: --rows: expected at most {MAX_ROWS}, got {rows}")
+        raise ConfigError(f"--rows: expected at most {MAX_ROWS}, got {rows}")
     names = list(channels) if channels else [i.name for i in model.inputs]
     if len(names) != model.input_size:
         raise ConfigError(
-            f"inspect: --channels: the model has {model.input_size} inputs "
+            f"--channels: the model has {model.input_size} inputs "
             f"({', '.join(printable(i.name) for i in model.inputs)}), got {len(names)}"
         )
     table = read_table(data, time=time, channels=names)
@@ -112,7 +112,7 @@ def _figure(model: Model, x: Float64, gates: list[dict[str, Float64]], table: Ta
         ) from None
     panels = [(i, gate, values[start:]) for i, layer in enumerate(gates) for gate, values in layer.items()]
     if len(panels) > MAX_PANELS:
-        raise ConfigError(f"inspect: {len(panels)} gates are more than one picture holds ({MAX_PANELS})")
+        raise ConfigError(f"{len(panels)} gates are more than one picture holds ({MAX_PANELS})")
     heights = [1.2] + [min(max(1.3, 0.035 * values.shape[1]), 3.0) for _, _, values in panels]
     figure = Figure(figsize=(11, sum(heights) + 0.45 * len(heights) + 0.8), dpi=120, layout="constrained")
     axes = figure.subplots(len(panels) + 1, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]

@@ -49,15 +49,13 @@ def _names(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Print the card or draw the gates."""
     if (args.gates is None) != (args.output is None):
-        raise ConfigError("inspect: --gates DATA and -o PICTURE belong together; give both or neither")
+        raise ConfigError("--gates DATA and -o PICTURE belong together; give both or neither")
     model = load(args.model, allow_legacy=args.allow_legacy, max_bytes=args.max_bytes)
     if args.gates is not None:
         from edge_rnn.commands.gate_plot import draw_gates
 
         if args.start < 0 or args.rows < 2:
-            raise ConfigError(
-                f"inspect: expected --start >= 0 and --rows >= 2, got {args.start} and {args.rows}"
-            )
+            raise ConfigError(f"expected --start >= 0 and --rows >= 2, got {args.start} and {args.rows}")
         drawn = draw_gates(
             model,
             args.gates,

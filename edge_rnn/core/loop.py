@@ -7,6 +7,8 @@ shapes are validated by its callers once.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -129,6 +131,13 @@ class StepLoop:
         if bad >= 0:
             row, column = divmod(bad, self.model.input_size)
             raise ValueError(f"xs[{row}, {column}]: {not_finite(xs[row, column])}; nothing was stepped")
+
+    def __reduce__(self) -> NoReturn:
+        """No copy and no pickle: a copied table of addresses would still lead into this one's memory."""
+        raise TypeError(
+            "a stepper cannot be copied or pickled; make another one of the same model and carry the state "
+            "over with snapshot() and restore()"
+        )
 
     def at_rest(self, rows: int) -> Float32:
         """A state table (rows, core_size), every row at the model's resting state."""

@@ -39,7 +39,7 @@ def read_snapshot(data: bytes, weights: str, layout: StateLayout) -> tuple[Float
     Raises:
         SnapshotError: it is damaged, of another version, or of another model.
     """
-    if len(data) < _HEADER.size + _CRC.size or not data.startswith(_MAGIC):
+    if len(data) < _HEADER.size + _CRC.size or data[: len(_MAGIC)] != _MAGIC:
         raise SnapshotError(f"snapshot: expected a stepper's snapshot, got {len(data)} other bytes")
     _, version, numeric, _, size, steps, of_weights, of_layout = _HEADER.unpack_from(data)
     if version != _VERSION:
@@ -64,8 +64,9 @@ def read_snapshot(data: bytes, weights: str, layout: StateLayout) -> tuple[Float
     ):
         raise SnapshotError(f"snapshot: expected a row of {layout.core_size} numbers, got {len(data)} bytes")
     row = np.frombuffer(body, "<f4", offset=_HEADER.size).astype(np.float32)
-    if (row[layout.padding()].view(np.uint32) != 0).any():
-        raise SnapshotError("snapshot: expected zeros between the fields, got others; it is damaged")
+    # First: a network that has overflowed leaves NaN between the fields, too.
     if not np.isfinite(row).all():
         raise SnapshotError("snapshot: expected finite numbers, got others; start from reset()")
+    if (row[layout.padding()].view(np.uint32) != 0).any():
+        raise SnapshotError("snapshot: expected zeros between the fields, got others; it is damaged")
     return row, steps

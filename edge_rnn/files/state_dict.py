@@ -5,10 +5,10 @@ PyTorch names a recurrent module's tensors `<prefix>weight_ih_l<layer>` (an `nn.
 the width of `weight_hh` (of `weight_hr` where there is a projection), and the rows of `weight_ih` over H are
 the gates: 4 lstm, 3 gru, 1 rnn.
 
-Not in a file, and so an argument where it matters: whether a one-gate cell uses tanh (taken) or relu; the
-order and activations of several linear layers; which of several recurrent modules comes first where the sizes
-allow more than one order. Nothing is guessed beyond that, and every tensor is either used, named in `ignore`,
-or the reason for an error.
+Not in a file, and so an argument where it matters: whether a one-gate cell uses tanh (taken) or relu; an
+activation after a single linear layer (none is taken), the order and activations of several; which of several
+recurrent modules comes first where the sizes allow more than one order. Nothing is guessed beyond that, and
+every tensor is either used, named in `ignore`, or the reason for an error.
 """
 
 from __future__ import annotations
@@ -241,10 +241,32 @@ def _linear(module: _Module, activation: Activation, where: str) -> Linear:
         raise ModelFileError(f"{place}: {error}") from None
 
 
+def _may_be_below(module: _Module, arrays: Tensors, bottom: Recurrent) -> bool:
+    """Whether a linear module that fits as the head looks as if it fed the bottom layer instead.
+
+    PyTorch lists modules as they were defined, so one that is defined first and gives what the bottom layer
+    reads is an input layer. An embedding (no bias) is one by its columns. In a sorted file, as safetensors
+    are, the order says nothing.
+    """
+    outputs, inputs = module.tensors[0, "weight"].shape
+    embeds = (0, "bias") not in module.tensors and inputs == bottom.input_size
+    if not embeds and outputs != bottom.input_size:
+        return False
+    names = list(arrays)
+    if names == sorted(names):
+        return embeds
+    return names.index(module.used[0]) < next(i for i, name in enumerate(names) if recurrent_part(name))
+
+
 def _head(
-    modules: dict[str, _Module], chosen: Sequence[tuple[str, Activation]] | None, size: int, where: str
+    modules: dict[str, _Module],
+    chosen: Sequence[tuple[str, Activation]] | None,
+    layers: tuple[Recurrent, ...],
+    arrays: Tensors,
+    where: str,
 ) -> tuple[list[str], tuple[Linear, ...]]:
-    """The linear modules used, in order, and the head they make on `size` inputs."""
+    """The linear modules used, in order, and the head they make on the top layer's h."""
+    size = layers[-1].output_size
     if chosen is not None:
         order = [_resolve(name, modules, "head", where) for name, _ in chosen]
         pairs = zip(order, chosen, strict=True)
@@ -268,10 +290,10 @@ def _head(
             "a layer before or beside the recurrent ones cannot be part of a model: leave it out with "
             f"--ignore {printable(name)} or ignore=[{name!r}] if the outputs do not need it"
         )
-    if "emb" in name.rpartition(".")[2].lower():
+    if "emb" in name.rpartition(".")[2].lower() or _may_be_below(modules[name], arrays, layers[0]):
         raise ModelFileError(
-            f"{where}: {text} looks like an embedding, not like an output layer; say which: "
-            f"--head {printable(name)}:none or head=[({name!r}, 'none')], or --ignore {printable(name)}"
+            f"{where}: {text} looks like an embedding or an input layer, not like an output layer; say "
+            f"which: --head {printable(name)}:none (head=[({name!r}, 'none')]) or --ignore {printable(name)}"
         )
     return [name], (_linear(modules[name], "none", where),)
 
@@ -306,6 +328,10 @@ def load_state_dict(
             sizes that do not fit, weights that are not finite floats. The message names the argument that
             helps.
     """
+    lists: dict[str, object] = {"head": head, "recurrent": recurrent, "inputs": inputs, "ignore": ignore}
+    for argument, given in lists.items():
+        if isinstance(given, str):
+            raise ModelFileError(f"{where}: {argument}: expected a list, got the text {given!r}: [{given!r}]")
     if cell is not None and cell not in GATES:
         raise ModelFileError(f"{where}: cell: expected one of {', '.join(GATES)}, got {cell!r}")
     arrays = _arrays(tensors, ignore, where)
@@ -316,7 +342,7 @@ def load_state_dict(
             f"{where}: cell: {cell} was asked for, but the shapes say {', '.join(x.cell for x in layers)}"
         )
     linear_modules = _find_linear(arrays)
-    head_order, head_layers = _head(linear_modules, head, layers[-1].output_size, where)
+    head_order, head_layers = _head(linear_modules, head, layers, arrays, where)
     used = {n for name in order for n in recurrent_modules[name].used}
     used |= {n for name in head_order for n in linear_modules[name].used}
     unused = [n for n in arrays if n not in used]

@@ -74,7 +74,8 @@ def choose(value: object, key: str | None, where: str) -> dict[str, View]:
         )
     if key is not None:
         return _flat(_descend(value, key, where), key, where)
-    if any(isinstance(item, View) and not _is_aside(item) for item in value.values()):
+    # A recurrent layer of one unit and one input has nothing but single numbers.
+    if _has_recurrent(value) or any(isinstance(v, View) and not _is_aside(v) for v in value.values()):
         return _flat(value, "", where)
     found: dict[str, dict[object, object]] = {}
     strays: list[str] = []

@@ -37,6 +37,12 @@ def test_scaling_leaves_out_what_is_not_finite() -> None:
         scaling([recording(np.full((5, 1), np.nan))])
 
 
+def test_scaling_names_the_channel_whose_readings_overflow() -> None:
+    x = np.array([[0.0, 1e300], [1.0, -1e300]] * 5)
+    with pytest.raises(DataError, match=r"channel 1: readings up to 1e\+300, too large"):
+        scaling([recording(x)])
+
+
 def test_drift_is_found_where_the_level_wanders_and_nowhere_else() -> None:
     rng = np.random.default_rng(0)
     t = np.arange(400)

@@ -92,7 +92,7 @@ def test_a_one_gate_cell_is_said_to_be_taken_as_tanh(
         (["press.pt", "-o", "m", "--head", "fc9:none"], "no such module 'fc9'"),
         (["press.pt", "-o", "m", "--max-bytes", "10"], "more than the limit of 10"),
         (["press.pt", "-o", "m", "--name", "/root/x"], "never holds a path"),
-        (["model.st", "-o", "m"], "a model file already"),
+        (["model.st", "-o", "m"], "model.st: a model file already, there is nothing to convert"),
     ],
 )
 def test_mistakes_end_with_one_line_and_78(

@@ -137,3 +137,20 @@ def fixed_model() -> Model:
 
 FIXED_WEIGHTS = "320865c8937adde0b55852a6b3c01abc1078902dcd26911e524f9ad144e8f766"
 FIXED_LAYOUT = "42dd10803359e57727c7693ec558df519334e30bcc70b76fd51f7bb1116f987a"
+
+
+def test_a_network_that_has_overflowed_is_called_that() -> None:
+    network = model("rnn_relu", 3, 7, scale=1e6)
+    stepper = Stepper(network)
+    stepper.run(np.ones((20, 3)))
+    assert not np.isfinite(stepper.hidden()).all()
+    with pytest.raises(SnapshotError, match="expected finite numbers"):
+        Stepper(network).restore(stepper.snapshot())
+
+
+def test_a_snapshot_in_any_kind_of_bytes_is_read(stepper) -> None:
+    saved = stepper.snapshot()
+    for data in (bytearray(saved), memoryview(saved)):
+        other = Stepper(stepper.model)
+        other.restore(data)
+        assert other.snapshot() == saved

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from edge_rnn import Stepper, StepperBatch
+from edge_rnn import Stepper, StepperBatch, WindowStepper
 from edge_rnn.core import header, loop
 from edge_rnn.core.reference import Reference
 from tests.core.zoo import ODD_MODELS, bits, mixed, model, readings
@@ -447,3 +449,10 @@ def test_batch_refuses_what_does_not_fit_and_steps_nothing() -> None:
         with pytest.raises(ValueError, match=message):
             call()
     assert [batch.snapshot(row) for row in range(3)] == before
+
+
+@pytest.mark.parametrize("make", [Stepper, lambda m: StepperBatch(m, 2), lambda m: WindowStepper(m, 3)])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_copy_that_would_share_memory_is_refused(make, copied) -> None:
+    with pytest.raises(TypeError, match=r"cannot be copied or pickled.*snapshot\(\) and restore\(\)"):
+        copied(make(model("gru", 2, 5)))

@@ -112,6 +112,30 @@ def test_a_single_linear_layer_that_fits_is_the_head() -> None:
     )
 
 
+def test_a_linear_layer_that_may_feed_the_recurrent_one_is_a_question() -> None:
+    lstm = recurrent("lstm.", "lstm", 6, 6)
+    with pytest.raises(ModelFileError, match=r"'fc' \(6 -> 6\) looks like .* input layer.* --head fc:none"):
+        load_state_dict(linear("fc", 6, 6) | lstm)
+    table = linear("table", 6, 30, bias=False)
+    with pytest.raises(ModelFileError, match=r"'table' \(6 -> 30\) looks like an embedding"):
+        load_state_dict(table | lstm)
+    with pytest.raises(ModelFileError, match=r"'table' \(6 -> 30\) looks like an embedding"):
+        load_state_dict(dict(sorted((lstm | table).items())))
+    assert load_state_dict(table | lstm, head=[("table", "none")]).output_size == 30
+    assert load_state_dict(lstm | table).output_size == 30
+    # A forecaster, as PyTorch and as a sorted file list it; a head defined first that can feed nothing.
+    forecaster = recurrent("gru.", "gru", 2, 6) | linear("fc", 6, 2)
+    assert len(load_state_dict(forecaster).head) == 1
+    assert len(load_state_dict(dict(sorted(forecaster.items()))).head) == 1
+    assert len(load_state_dict(linear("fc", 6, 4) | recurrent("gru.", "gru", 2, 6)).head) == 1
+
+
+@pytest.mark.parametrize("argument", ["head", "recurrent", "inputs", "ignore"])
+def test_a_text_where_a_list_belongs_is_said(argument: str) -> None:
+    with pytest.raises(ModelFileError, match=rf"{argument}: expected a list, got the text 'abc'"):
+        load_state_dict(recurrent("lstm.", "lstm", 3, 5), **{argument: "abc"})
+
+
 def test_the_order_and_activations_of_several_linear_layers_are_asked_for() -> None:
     tensors = recurrent("net.lstm.", "lstm", 3, 5) | linear("net.fc1", 5, 4) | linear("net.fc2", 4, 2)
     with pytest.raises(ModelFileError, match=r"--head net\.fc1:relu,net\.fc2:none or head=\[\(\"net"):

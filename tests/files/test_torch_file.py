@@ -204,6 +204,11 @@ def test_a_checkpoint_with_one_model_needs_no_key() -> None:
     ]
 
 
+def test_a_layer_of_single_numbers_is_found() -> None:
+    single = {name: tf.tensor("0", (1, 1), (1, 1)) for name in ("weight_ih_l0", "weight_hh_l0")}
+    assert list(read_torch(checkpoint(single), "m")) == list(single)
+
+
 def test_two_models_in_one_file_need_a_key_and_dots_reach_into_dicts() -> None:
     data = checkpoint({"a": RNN, "b": tf.dictionary({"ema": RNN})})
     with pytest.raises(
