@@ -1,8 +1,8 @@
 """`edge-rnn check`: is this configuration, or this model file, one that can be used?
 
 A model file is read with all its checks and its self-test. A configuration is read as `run` reads it, and
-then every model it names is read too and its inputs are compared with the stream's channels. All problems
-are listed at once, one a line; the exit code is 78 if there is one.
+with it every model it names, whose inputs are compared with the stream's channels. All problems are listed at
+once, one a line, in the order of the file's lines; the exit code is 78 if there is one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_rnn.commands.model_card import architecture
 from edge_rnn.core.model import Model
-from edge_rnn.errors import ConfigError, EdgeRnnError, ModelFileError
+from edge_rnn.errors import EdgeRnnError, ModelFileError
 from edge_rnn.files.load import MAX_BYTES, decode, load, read_file
 from edge_rnn.files.safetensors_file import looks_like_safetensors
 from edge_rnn.files.text import printable
@@ -87,26 +87,26 @@ def _check_model(path: str, *, allow_legacy: bool, max_bytes: int) -> tuple[str,
 
 
 def _check_config(path: str) -> dict[str, Any]:
-    from edge_rnn.files.config import channel_order, load_config
+    from edge_rnn.files.config import NO_DETECTOR, load_config, unmatched
 
-    config = load_config(path)
-    problems: list[str] = []
-    models: dict[Path, Model] = {}
-    for stream in config.streams:
-        try:
-            if stream.model not in models:
-                models[stream.model] = load(stream.model)
-            model = models[stream.model]
-            channel_order(stream, [i.name for i in model.inputs])
-            if model.detector is None:
-                raise ConfigError(
-                    f'stream "{stream.name}": {stream.model.name} has no detector; '
-                    "make a model that has one with edge-rnn train"
-                )
-        except EdgeRnnError as error:
-            problems += [f"{printable(path)}: {line}" for line in str(error).splitlines()]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    models: dict[Path, Model | str] = {}
+
+    def examine(file: Path, stream: str, names: tuple[str, ...] | None) -> list[tuple[str, str]]:
+        if file not in models:
+            try:
+                models[file] = load(file)
+            except EdgeRnnError as error:
+                models[file] = str(error)
+        model = models[file]
+        if isinstance(model, str):
+            return [("model", line) for line in model.splitlines()]
+        if model.detector is None:
+            # Alone: what its inputs are called is of no use before there is another model.
+            return [("model", f"{file.name}: {NO_DETECTOR}")]
+        lines = [] if names is None else unmatched(stream, names, [i.name for i in model.inputs])
+        return [("channels", line) for line in lines]
+
+    config = load_config(path, examine=examine)
     count = len(config.streams)
     return {
         "streams": f"{count} stream{'s' if count != 1 else ''}",

@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 
 from edge_rnn.errors import ConfigError
-from edge_rnn.files.config_stream import read_stream, reject_loops
+from edge_rnn.files.config_stream import Examine, StreamParts, read_stream, reject_loops, unique_names
 from edge_rnn.files.config_types import (
     LOG_FORMATS,
     LOG_LEVELS,
@@ -48,6 +48,7 @@ from edge_rnn.files.config_types import (
     TlsConfig,
 )
 from edge_rnn.files.config_walk import UNITS_NS, Problems, Table, describe, duration_text, key_lines, nearest
+from edge_rnn.files.torch_file import looks_like_torch
 
 __all__ = [
     "ChannelConfig", "Config", "HealthConfig", "LogConfig", "MqttConfig", "OutputConfig", "Secret",
@@ -56,12 +57,22 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BYTES: Final = 1 << 20
+NO_DETECTOR: Final = "this model has no detector section; train or calibrate one, see edge-rnn train --help"
 _MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+# Eight bytes of a length below 16 MiB, then a JSON object.
+_SAFETENSORS: Final = re.compile(rb".{3}\0{5}\{", re.DOTALL)
 _SECOND: Final = UNITS_NS["s"]
 
 
-def load_config(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+def load_config(
+    path: str | Path, environ: Mapping[str, str] = os.environ, examine: Examine | None = None
+) -> Config:
     """Read a configuration file; relative paths in it are relative to its folder.
+
+    Args:
+        path: the file.
+        environ: the environment.
+        examine: looks closer at the models, see `parse_config`.
 
     Raises:
         ConfigError: with every problem, one a line.
@@ -72,6 +83,8 @@ def load_config(path: str | Path, environ: Mapping[str, str] = os.environ) -> Co
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: expected a configuration file, got: {reason}") from None
+    if _SAFETENSORS.match(raw) or looks_like_torch(raw):
+        raise ConfigError(f"{path}: this is a model file; expected a configuration (.toml) that names it")
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: expected a configuration of at most {MAX_BYTES} bytes, got more")
     try:
@@ -80,13 +93,19 @@ def load_config(path: str | Path, environ: Mapping[str, str] = os.environ) -> Co
         raise ConfigError(
             f"{path}: expected UTF-8 text, got byte 0x{raw[error.start]:02x} at {error.start}"
         ) from None
-    return parse_config(text, path, environ)
+    return parse_config(text, path, environ, examine)
 
 
-def parse_config(text: str, where: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+def parse_config(
+    text: str,
+    where: str | Path,
+    environ: Mapping[str, str] = os.environ,
+    examine: Examine | None = None,
+) -> Config:
     """Parse a configuration's text; `where` is its path: named in messages, base of relative paths.
 
-    Files that it names (model, certificates, password) must exist; the password file is read.
+    Files that it names (model, certificates, password) must exist; the password file is read. `examine`, if
+    given, is asked about each stream whose model file is there; what it finds is listed with the rest.
 
     Raises:
         ConfigError: with every problem, one a line.
@@ -109,13 +128,13 @@ def parse_config(text: str, where: str | Path, environ: Mapping[str, str] = os.e
     output = _output(_section(root, "output"))
     log = _log(_section(root, "log"))
     health = _health(_section(root, "health"))
-    streams: list[StreamConfig | None] = []
+    streams: list[StreamParts] = []
     if root.required("stream", "at least one [[stream]]"):
         tables = root.tables("stream")
-        streams = [read_stream(table, base) for table in tables]
+        streams = [read_stream(table, base, examine) for table in tables]
         if not streams and problems.clean("stream"):
             root.note("stream", "expected at least one [[stream]], got none")
-    _unique_names(streams, problems)
+    unique_names(streams, problems)
     reject_loops(streams, output.base, problems)
     root.close()
     if problems:
@@ -127,7 +146,7 @@ def parse_config(text: str, where: str | Path, environ: Mapping[str, str] = os.e
         store=store,
         log=log,
         health=health,
-        streams=tuple(stream for stream in streams if stream is not None),
+        streams=tuple(stream.config for stream in streams if stream.config is not None),
     )
 
 
@@ -138,19 +157,24 @@ def channel_order(stream: StreamConfig, inputs: Sequence[str]) -> tuple[int, ...
         ConfigError: a name has no partner on the other side.
     """
     names = [channel.name for channel in stream.channels]
-    lines = [
-        f'stream "{stream.name}": the model has no input {describe(name)}{nearest(name, inputs)}'
-        for name in names
-        if name not in inputs
-    ]
-    lines += [
-        f'stream "{stream.name}": expected a channel for the model\'s input {describe(name)}, got none'
-        for name in inputs
-        if name not in names
-    ]
+    lines = unmatched(stream.name, names, inputs)
     if lines:
         raise ConfigError("\n".join(lines))
     return tuple(inputs.index(name) for name in names)
+
+
+def unmatched(stream: str, names: Sequence[str], inputs: Sequence[str]) -> list[str]:
+    """One line for each channel's name and each of the model's inputs that has no partner."""
+    lines = [
+        f'stream "{stream}": the model has no input {describe(name)}{nearest(name, inputs)}'
+        for name in names
+        if name not in inputs
+    ]
+    return lines + [
+        f'stream "{stream}": expected a channel for the model\'s input {describe(name)}, got none'
+        for name in inputs
+        if name not in names
+    ]
 
 
 def echo(config: Config) -> dict[str, Any]:
@@ -380,16 +404,3 @@ def _health(table: Table) -> HealthConfig:
     config = HealthConfig(every_ns=table.duration("every", 30 * _SECOND, _SECOND))
     table.close()
     return config
-
-
-def _unique_names(streams: Sequence[StreamConfig | None], problems: Problems) -> None:
-    seen: dict[str, int] = {}
-    for i, stream in enumerate(streams):
-        if stream is None:
-            continue
-        if stream.name in seen:
-            problems.note(
-                f"stream[{i}].name",
-                f'expected another name than stream[{seen[stream.name]}], got "{stream.name}"',
-            )
-        seen.setdefault(stream.name, i)

@@ -3,12 +3,16 @@
 The topic templates of one stream must have the same `{fields}`, because together they are the key that
 decides which state a value belongs to. A template that matches one of the daemon's own output topics is
 refused: the daemon would feed on its own scores.
+
+A mistake must not hide others: what compares keys uses every key that is fine by itself, whatever the rest
+of the stream is like. So `read_stream` hands back the usable parts of a stream that is not usable as a whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,22 +38,44 @@ _PATH: Final = rf"\$|(?:\$\.)?(?:{_STEP}|{_INDEX})(?:{_INDEX}|\.{_STEP})*"
 _PATH_HELP: Final = 'a path in the payload such as "rms" or "sensors.temp[0]"'
 
 
-def read_stream(table: Table, base: Path) -> StreamConfig | None:
-    """The stream in `table`, or None if a problem was noted; `base` is where relative paths start."""
+Examine = Callable[[Path, str, tuple[str, ...] | None], list[tuple[str, str]]]
+"""A closer look at a stream's model: (file, stream's name, names of the channels if all are usable) to
+problems, each with the key of the stream it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """What is usable of a stream: its name (else ""), its templates by key path, all of it (else None)."""
+
+    path: str
+    name: str
+    templates: dict[str, Template]
+    config: StreamConfig | None
+
+
+def read_stream(table: Table, base: Path, examine: Examine | None = None) -> StreamParts:
+    """The stream in `table`; problems are noted. `base` is where relative paths start."""
     name = table.text("name", "", what='a name such as "press" (letters, digits, _ - .)', pattern=_NAME)
     table.required("name", 'a name such as "press"')
     table.required("model", "the path of the model file")
     payload = table.choice("format", "json", PAYLOAD_FORMATS)
     topic = table.text("topic", None, what='a topic template such as "plant/{machine}/vibration"')
-    channels = _channels(table, payload, topic)
+    channels, templates = _channels(table, payload, topic)
     mode = table.text("on", "any", what='"any", "all", "every" or the name of a channel')
     names = [channel.name for channel in channels]
-    if mode not in MODES and mode not in names and table.problems.clean(table.at("channels"), table.at("on")):
+    named = bool(names) and all(
+        table.problems.clean(table.at(f"channels[{i}].name")) for i in range(len(names))
+    )
+    if mode not in MODES and mode not in names and named and table.problems.clean(table.at("on")):
         known = ", ".join(f'"{word}"' for word in (*MODES, *names[:8]))
         table.note("on", f"expected {known}, got {describe(mode)}{nearest(mode, (*MODES, *names))}")
+    model = _model(table, base)
+    if examine is not None and table.has("model") and table.problems.clean(table.at("model")):
+        for key, text in examine(model, name, tuple(names) if named else None):
+            table.note(key, text)
     stream = StreamConfig(
         name=name,
-        model=_model(table, base),
+        model=model,
         channels=channels,
         format=payload,
         time=_time(table, payload),
@@ -71,29 +97,41 @@ def read_stream(table: Table, base: Path) -> StreamConfig | None:
                 "timeout", f'expected only with on = "all" or "every", got it with on = {describe(mode)}'
             )
     table.close()
-    return stream if table.problems.clean(table.path) else None
+    return StreamParts(
+        path=table.path,
+        name=name if table.problems.clean(table.at("name")) else "",
+        templates=templates,
+        config=stream if table.problems.clean(table.path) else None,
+    )
 
 
-def reject_loops(streams: Sequence[StreamConfig | None], base: str, problems: Problems) -> None:
-    """Note every template that matches a topic this daemon publishes itself."""
+def reject_loops(streams: Sequence[StreamParts], base: str, problems: Problems) -> None:
+    """Note every template that matches a topic this daemon publishes itself; one a stream."""
     own = [f"{base}/status", f"{base}/health"]
     for stream in streams:
-        if stream is not None:
-            keys = "".join(f"/{i}" for i in range(len(Template(stream.channels[0].topic).fields)))
+        if stream.name and stream.templates:
+            template = next(iter(stream.templates.values()))
+            keys = "".join(f"/{i}" for i in range(len(template.fields)))
             own += [f"{base}/{stream.name}{keys}/{output}" for output in OUTPUTS]
-    for i, stream in enumerate(streams):
-        if stream is None:
-            continue
-        for j, channel in enumerate(stream.channels):
-            template = Template(channel.topic)
+    for stream in streams:
+        for path, template in stream.templates.items():
             hit = next((topic for topic in own if template.match(topic) is not None), None)
             if hit is not None:
                 problems.note(
-                    f"stream[{i}].channels[{j}].topic",
-                    f"{describe(channel.topic)} matches this daemon's own output {describe(hit)}; "
+                    path,
+                    f"{describe(template.text)} matches this daemon's own output {describe(hit)}; "
                     "write more fixed levels, or another output.base",
                 )
                 break
+
+
+def unique_names(streams: Sequence[StreamParts], problems: Problems) -> None:
+    """Note every name that an earlier stream has."""
+    seen: dict[str, str] = {}
+    for stream in streams:
+        if stream.name and seen.setdefault(stream.name, stream.path) != stream.path:
+            text = f'expected another name than {seen[stream.name]}, got "{stream.name}"'
+            problems.note(f"{stream.path}.name", text)
 
 
 def _model(table: Table, base: Path) -> Path:
@@ -110,29 +148,56 @@ def _model(table: Table, base: Path) -> Path:
     return path
 
 
-def _channels(table: Table, payload: PayloadFormat, topic: str | None) -> tuple[ChannelConfig, ...]:
+def _channels(
+    table: Table, payload: PayloadFormat, topic: str | None
+) -> tuple[tuple[ChannelConfig, ...], dict[str, Template]]:
+    """The channels, and the usable templates by the paths of the keys they stand at."""
+    templates: dict[str, Template] = {}
+    shared = None if topic is None else _template(table, topic)
     if not table.required("channels", 'channels = [{ name = "..." }, ...], one for each input of the model'):
-        return ()
+        return (), {} if shared is None else {table.at("topic"): shared}
     tables = table.tables("channels")
     if not 0 < len(tables) <= MAX_CHANNELS:
         if table.problems.clean(table.at("channels")):
             table.note("channels", f"expected 1 to {MAX_CHANNELS} channels, got {len(tables)}")
-        return ()
+        return (), templates
     if topic is not None and all(entry.has("topic") for entry in tables):
         table.note("topic", "never used, because every channel has its own topic; remove it")
-    channels = [_channel(entry, i, payload, topic) for i, entry in enumerate(tables)]
-    if table.problems.clean(table.at("channels")):
-        _agree(table, channels, payload)
-    return tuple(channels)
+    channels = []
+    # For each channel the key its template stands at.
+    keys = []
+    for i, entry in enumerate(tables):
+        shares = not entry.has("topic")
+        channel = _channel(entry, i, payload, topic, missing=shares and not table.has("topic"))
+        key = table.at("topic") if shares else entry.at("topic")
+        if not shares and table.problems.clean(key) and (found := _template(entry, channel.topic)):
+            templates[key] = found
+        elif shares and shared is not None:
+            templates[key] = shared
+        channels.append(channel)
+        keys.append(key)
+    _agree(table, channels, payload, [templates.get(key) for key in keys])
+    return tuple(channels), templates
 
 
-def _channel(table: Table, index: int, payload: PayloadFormat, topic: str | None) -> ChannelConfig:
+def _template(table: Table, text: str) -> Template | None:
+    """The template at the table's key `topic`, or None if it is none, which is noted."""
+    try:
+        return Template(text)
+    except ConfigError as error:
+        table.note("topic", str(error))
+        return None
+
+
+def _channel(
+    table: Table, index: int, payload: PayloadFormat, topic: str | None, *, missing: bool
+) -> ChannelConfig:
     table.required("name", "the name of a model input")
     name = table.text("name", "", what="the name of a model input", pattern=r".{1,128}")
     if name in MODES:
         table.note("name", f'expected another name: "{name}" has a meaning of its own in `on`')
     template = table.text("topic", topic, what="a topic template")
-    if template is None and table.problems.clean(table.at("topic")):
+    if missing:
         table.note("topic", "missing; expected a topic template here, or one `topic` for the whole stream")
     # A name such as "temp.in" is one key of a flat payload, not two steps.
     plain = name if re.fullmatch(_STEP, name) else f'["{name}"]'
@@ -155,30 +220,34 @@ def _channel(table: Table, index: int, payload: PayloadFormat, topic: str | None
     return channel
 
 
-def _agree(table: Table, channels: Sequence[ChannelConfig], payload: PayloadFormat) -> None:
+def _agree(
+    table: Table,
+    channels: Sequence[ChannelConfig],
+    payload: PayloadFormat,
+    templates: Sequence[Template | None],
+) -> None:
     """Note channels that contradict each other: names, sources, and fields of the templates."""
+    usable = [table.problems.clean(table.at(f"channels[{i}]")) for i in range(len(channels))]
     fields: frozenset[str] | None = None
     names: dict[str, int] = {}
     sources: dict[tuple[object, ...], int] = {}
-    for i, channel in enumerate(channels):
+    for i, (channel, template) in enumerate(zip(channels, templates, strict=True)):
         at = f"channels[{i}]"
-        if names.setdefault(channel.name, i) != i:
+        if table.problems.clean(table.at(f"{at}.name")) and names.setdefault(channel.name, i) != i:
             first = names[channel.name]
             table.note(
                 f"{at}.name", f"expected another name than channels[{first}], got {describe(channel.name)}"
             )
             continue
-        first = sources.setdefault((channel.topic, channel.path, channel.column), i)
+        first = sources.setdefault((channel.topic, channel.path, channel.column), i) if usable[i] else i
         if first != i:
             hint = (
                 "; a plain number is one value, so give each channel its topic" if payload == "number" else ""
             )
             table.note(at, f"expected another topic, path or column than channels[{first}]{hint}")
-        try:
-            found = frozenset(Template(channel.topic).fields)
-        except ConfigError as error:
-            table.note(f"{at}.topic", str(error))
+        if template is None:
             continue
+        found = frozenset(template.fields)
         if fields is None:
             fields = found
         elif found != fields:

@@ -149,7 +149,7 @@ def _scan(line: str, quote: str, depth: int) -> tuple[str, int]:
 
 
 class Problems:
-    """Every problem of one document, each with its key path, in the order they were found."""
+    """Every problem of one document, each with its key path; they are told in the order of their lines."""
 
     def __init__(self, where: str, lines: dict[str, int] | None = None) -> None:
         self.where = where
@@ -168,16 +168,18 @@ class Problems:
             for path in paths
         )
 
-    def _line(self, path: str) -> str:
+    def _line(self, path: str) -> int:
+        """The line of the key, or of what holds it; 0 if it is nowhere in the text."""
         while path:
             if path in self._lines:
-                return f":{self._lines[path]}"
+                return self._lines[path]
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return ""
+        return 0
 
     def __iter__(self) -> Iterator[str]:
-        for path, text in self._found:
-            yield f"{self.where}{self._line(path)}: {path}: {text}"
+        for path, text in sorted(self._found, key=lambda found: self._line(found[0])):
+            line = self._line(path)
+            yield f"{self.where}{f':{line}' if line else ''}: {path}: {text}"
 
     def __bool__(self) -> bool:
         return bool(self._found)

@@ -103,7 +103,48 @@ def test_problems_of_every_stream_s_model_are_listed(
     err = capsys.readouterr().err
     assert 'the model has no input "sensor 9"' in err
     assert "damaged.safetensors: not a model file" in err
-    assert 'stream "third": bare.safetensors has no detector' in err
+    assert "stream[2].model: bare.safetensors: this model has no detector section" in err
+
+
+def test_mistakes_of_every_sort_come_in_one_pass_in_the_order_of_lines(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong key, a bad topic, a wrong `on`, a wrong channel, a second name, a file that is no model."""
+    (folder / "no.safetensors").write_bytes(b"\0no model")
+    text = (
+        CONFIG.replace("host", "hots").replace("{machine}/vib", "{a}/{a}").replace('"sensor 1"', '"sensr 1"')
+    )
+    text += 'on = "foo"\n' + CONFIG[CONFIG.index("[[stream]]") :].replace("pump.saf", "no.saf")
+    (folder / "pump.toml").write_text(text)
+    assert main(["check", "pump.toml"]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    places = [line.removeprefix("edge-rnn check: pump.toml:").split(": ")[:2] for line in lines]
+    assert places == [
+        ["3", "mqtt.hots"], ["8", "stream[0].topic"], ["9", "stream[0].channels"],
+        ["9", "stream[0].channels"], ["10", "stream[0].on"], ["12", "stream[1].name"],
+        ["13", "stream[1].model"],
+    ]  # fmt: skip
+    assert 'the model has no input "sensr 1"; did you mean "sensor 1"?' in lines[2]
+    assert "not a model file" in lines[-1]
+
+
+def test_a_model_without_a_detector_is_the_one_problem(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edge_rnn.save(replace(models.forecaster(), detector=None), "pump.safetensors")
+    (folder / "pump.toml").write_text(CONFIG.replace("sensor", "other"))
+    for verb in ("check", "run"):
+        assert main([verb, "pump.toml"]) == 78
+        (line,) = (text for text in capsys.readouterr().err.splitlines() if " info start: " not in text)
+        assert "this model has no detector section; train or calibrate one" in line
+
+
+def test_run_says_what_a_model_file_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "pump.safetensors"]) == 78
+    assert capsys.readouterr().err == (
+        "edge-rnn run: pump.safetensors: this is a model file; "
+        "expected a configuration (.toml) that names it\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -234,18 +234,23 @@ name = "press"
 model = "nowhere.safetensors"
 """
     assert problems(folder, text) == [
-        ':5: store.commit_every: expected a duration such as "500ms", "30s", "5m" or "1h", got "1 sec"',
-        ':3: mqtt.port: expected a whole number from 1 to 65535, got "1883"',
         ':2: mqtt.hots: unknown key; did you mean "host"?',
+        ':3: mqtt.port: expected a whole number from 1 to 65535, got "1883"',
+        ':5: store.commit_every: expected a duration such as "500ms", "30s", "5m" or "1h", got "1 sec"',
+        ':10: stream[0].chanels: unknown key; did you mean "channels"?',
         (
             ':11: stream[0].channels[2].max_age: expected a duration such as "500ms", "30s", "5m" or "1h", '
             'got 30 (a number needs its unit: "30s"?)'
         ),
-        ':10: stream[0].chanels: unknown key; did you mean "channels"?',
+        (
+            ':16: stream[0].on: expected "any", "all", "every", "vib", "temp", "rpm", got "vibb"; '
+            'did you mean "vib"?'
+        ),
         (
             ':17: stream[1].channels: missing; expected channels = [{ name = "..." }, ...], '
             "one for each input of the model"
         ),
+        ':18: stream[1].name: expected another name than stream[0], got "press"',
         f":19: stream[1].model: expected a model file, got no such file: {folder / 'nowhere.safetensors'}",
     ]
 
@@ -460,7 +465,7 @@ PROBLEMS = [
     (
         MINIMAL.replace("plant/{site}/{machine}/data", "{a}/status"),
         (
-            ':6: stream[0].channels[0].topic: "{a}/status" matches this daemon\'s own '
+            ':5: stream[0].topic: "{a}/status" matches this daemon\'s own '
             'output "edge-rnn/status"; write more fixed levels, or another output.base'
         ),
     ),
@@ -481,11 +486,40 @@ def test_a_template_may_not_match_another_streams_output(folder: Path) -> None:
         "plant/{site}/{machine}/data", "{a}/{b}/score"
     )
     (line,) = problems(folder, text)
-    assert line.startswith(
-        ':12: stream[1].channels[0].topic: "{a}/{b}/score" matches this daemon\'s own output'
-    )
+    assert line.startswith(':11: stream[1].topic: "{a}/{b}/score" matches this daemon\'s own output')
     assert '"edge-rnn/press/score"' in line
     assert parse(folder, '[output]\nbase = "other/base"\n' + text)
+
+
+def test_a_topic_of_the_stream_that_cannot_be_used_is_one_problem_of_the_stream(folder: Path) -> None:
+    """And it hides neither a wrong `on` nor a second stream's name."""
+    bad = with_stream('on = "foo"', '[{ name = "a" }, { name = "b" }]').replace("{machine}", "{a}/{a}")
+    assert "{a}/{a}" in bad
+    first, second, third = problems(folder, bad + MINIMAL)
+    assert first.startswith(":4: stream[0].topic: topic template ")
+    assert "field {a} stands there twice" in first
+    assert second.startswith(":6: stream[0].on: expected ")
+    assert "stream[1].name: expected another name than stream[0]" in third
+
+
+def test_a_bad_topic_of_one_channel_does_not_hide_what_the_others_contradict(folder: Path) -> None:
+    channels = (
+        '{ name = "a", topic = "x/{" }, { name = "b" }, { name = "b" }, { name = "c", topic = "q/{w}" }'
+    )
+    found = problems(folder, with_stream("", f"[{channels}]"))
+    assert [line.split(": ")[1] for line in found] == [
+        "stream[0].channels[0].topic", "stream[0].channels[2].name", "stream[0].channels[3].topic",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [4, 2 << 20])
+def test_a_model_file_is_called_one(folder: Path, size: int) -> None:
+    header = b'{"w":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
+    file = folder / "pump.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes([0xFF]) * size)
+    with pytest.raises(ConfigError, match="this is a model file; expected a configuration") as caught:
+        load_config(file)
+    assert str(caught.value).count("\n") == 0
 
 
 def test_a_template_that_cannot_be_used_names_its_channel(folder: Path) -> None:
