@@ -11,7 +11,7 @@ time are found. `decode` is pure. Its rules:
   payload must not become a vector;
 * text is ASCII only: "1_000" or the digits of another script, which Python's float() would take, are refused.
 
-Every refusal is a `DecodeError` of one line: topic, reason, first bytes escaped. To add a format, write a
+Every refusal is a `PayloadError` of one line: topic, reason, first bytes escaped. To add a format, write a
 subclass of `Decoder` with `_extract` and name it in `_FORMATS`.
 """
 
@@ -36,6 +36,9 @@ _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SPELLED = re.compile(rb"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _PATH_PART = re.compile(r"""\.?([^.\[\]"]+)|\[([0-9]{1,6})\]|\.?\["([^"]+)"\]""")
 _BLANK = b" \t\r\n"
+# Everything from the first quotation mark or bracket on to the last one, and numbers: a sender chooses these,
+# and a kind of error that a sender can vary would not be thinned in the log.
+_FOREIGN = re.compile(r"['\"(].*['\")]|[0-9]+|got an (?:empty )?object.*")
 
 Path = tuple[str | int, ...]
 
@@ -96,6 +99,14 @@ def escape(data: bytes, limit: int = _SHOWN_BYTES) -> str:
     return shown if len(data) <= limit else f"{shown}... ({len(data)} bytes)"
 
 
+class PayloadError(DecodeError):
+    """A payload that is not acceptable; `kind` is the reason without what the payload itself put into it."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.kind = _FOREIGN.sub("", reason)
+
+
 # What a decoder found: one value or None per field, and the time, if the route has one.
 Extract = tuple[list[float | None], int | None]
 
@@ -126,14 +137,15 @@ class Decoder(ABC):
         """What one payload says, as messages for the engine: none if all its channels are missing.
 
         Raises:
-            DecodeError: the payload is not acceptable; one line: topic, reason, first bytes escaped.
+            PayloadError: the payload is not acceptable; one line: topic, reason, first bytes escaped.
         """
         try:
             if len(payload) > self.max_bytes:
                 raise DecodeError(f"expected at most {self.max_bytes} bytes, got {len(payload)}")
             found, moment = self._extract(payload)
         except DecodeError as error:
-            raise DecodeError(f"topic {topic!a:.200}: {error}; payload {escape(payload)}") from None
+            text = f"topic {topic!a:.200}: {error}; payload {escape(payload)}"
+            raise PayloadError(text, str(error)) from None
         time_ns = arrival_ns if moment is None else moment
         values = [value for value in found if value is not None]
         if len(values) == len(found):

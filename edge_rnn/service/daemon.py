@@ -103,6 +103,7 @@ class Daemon:
 
     def open(self) -> None:
         """Open the store, load models and states, compile, prepare the connection (it is not made yet)."""
+        self._log.info("start", "loading models and compiling; the first start takes some seconds")
         settings = self._config.store
         self._store = Store.open(
             settings.path,
@@ -123,7 +124,8 @@ class Daemon:
             raise
         self._wake = self._link.wake
         self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
-        self._started = self._heard = self._clock.monotonic()
+        self._started = self._heard = self._online = self._clock.monotonic()
+        self._blind = False
         self._lag_ns = 0
         self._epoch = 0
         self._set_timers()
@@ -171,11 +173,14 @@ class Daemon:
         try:
             if self._link.epoch != self._epoch:
                 self._epoch = self._link.epoch
+                self._online = self._clock.monotonic()
                 self._announce()
             if deliveries:
                 self._take(deliveries)
             now = self._clock.monotonic()
             if self._tick.due(now):
+                self._log.sum_up()
+                self._say_blind(now)
                 self._emit(self._pipeline.engine.tick(self._arrival.next_ns()))
             commit = self._commits.due()
             if commit is not None and now >= commit:
@@ -270,6 +275,25 @@ class Daemon:
 
     # ---- what is said
 
+    def _is_blind(self, now: float) -> bool:
+        limit = _BLIND_AFTER * self._health.seconds
+        return self._link.connected and now - max(self._heard, self._online) > limit > 0
+
+    def _say_blind(self, now: float) -> None:
+        """Say once that it begins and once that it ends; the end of a connection says itself."""
+        blind, was = self._is_blind(now), self._blind
+        if blind == was:
+            return
+        self._blind = blind
+        if blind:
+            self._log.warning(
+                "blind", f"connected, but nothing has arrived for {_BLIND_AFTER * self._health.seconds:g} s; "
+                "check the senders, the topics of the configuration and the broker's access rules",
+                topics=", ".join(self._pipeline.filters),
+            )  # fmt: skip
+        elif self._link.connected:
+            self._log.info("blind", "messages arrive again")
+
     def _announce(self) -> None:
         """After every connect: the broker may have lost everything it retained."""
         out = self._pipeline.outputs
@@ -287,8 +311,7 @@ class Daemon:
         link, pipeline, store, tls = self._link, self._pipeline, self._store, self._pipeline.config.mqtt.tls
         now, wall = self._clock.monotonic(), self._clock.wall_ns()
         quiet = now - self._heard
-        blind = quiet > _BLIND_AFTER * self._health.seconds > 0
-        status = "store" if self._commits.error else "blind" if blind else "running"
+        status = "store" if self._commits.error else "blind" if self._is_blind(now) else "running"
         return health.encode(
             {
                 "time": outputs.iso(wall),

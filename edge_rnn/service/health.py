@@ -7,7 +7,7 @@ message is a JSON object; its groups are flat, so that any dashboard can pick a 
     lag_s         arrival time minus event time of the newest reading
     quiet_s       seconds since the last message from the broker
 
-`blind` means: connected, and nothing has arrived for five health intervals.
+`blind` means: connected for five health intervals, and nothing has arrived in that time.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
 A line never holds a control character (they are escaped), so nothing from a payload or a topic can start a
 new line or move a terminal's cursor; secrets are `Secret` values, which print as ***. What can happen once a
-message goes through `limited`: the first of its kind is written, then at most one a minute, with the number
-of those left out.
+message goes through `limited`: the first of its kind is written and says that repeats are summed up; then
+comes at most one a minute, the latest, with the number of those since the line before. `sum_up`, which the
+daemon calls once a second, writes what is due, so that the last ones of a burst are told too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edge_rnn.service.clock import Clock
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 _REPEAT_S = 60.0
+REPEATS = "repeats are summed up once a minute"
 _MAX_KINDS = 1000
 _MAX_TEXT = 2000
 
@@ -33,13 +35,16 @@ def printable(text: str) -> str:
 
 
 class _Kind:
-    """One kind of rate-limited line: when it was last written and how often it was left out since."""
+    """One kind of rate-limited line: when it was last written, what came since, and the latest of that."""
 
-    __slots__ = ("left_out", "written")
+    __slots__ = ("fields", "level", "since", "text", "written")
 
     def __init__(self, written: float) -> None:
         self.written = written
-        self.left_out = 0
+        self.since = 0
+        self.level: Level = "info"
+        self.text = ""
+        self.fields: dict[str, object] = {}
 
 
 class Log:
@@ -80,20 +85,39 @@ class Log:
         """Something does not work until somebody acts."""
         self._write("error", event, text, fields)
 
-    def limited(self, level: Level, event: str, kind: str, text: str, **fields: object) -> None:
-        """The first line of (event, kind), then at most one a minute with the count in between."""
+    def limited(
+        self, level: Level, event: str, kind: str, text: str, *, repeats: str = REPEATS, **fields: object
+    ) -> None:
+        """The first line of (event, kind) with `repeats` at its end, then at most one a minute."""
         now = self._clock.monotonic()
         known = self._kinds.get((event, kind))
-        if known is not None and now - known.written < _REPEAT_S:
-            known.left_out += 1
+        if known is None:
+            self._kinds[event, kind] = _Kind(now)
+            if len(self._kinds) > _MAX_KINDS:
+                self._kinds.popitem(last=False)
+            self._write(level, event, f"{text} ({repeats})", fields)
             return
-        if known is not None and known.left_out:
-            fields = {**fields, "more": known.left_out}
-        self._kinds[event, kind] = _Kind(now)
+        known.since += 1
+        known.level, known.text, known.fields = level, text, fields
+        if now - known.written >= _REPEAT_S:
+            self._sum_up(event, known, now)
         self._kinds.move_to_end((event, kind))
-        if len(self._kinds) > _MAX_KINDS:
-            self._kinds.popitem(last=False)
-        self._write(level, event, text, fields)
+
+    def sum_up(self) -> None:
+        """Write the kinds that came again and whose last line is a minute old."""
+        now = self._clock.monotonic()
+        # A copy: a backup's thread may have a line of its own.
+        for (event, _), known in list(self._kinds.items()):
+            if known.since and now - known.written >= _REPEAT_S:
+                self._sum_up(event, known, now)
+
+    def settled(self, event: str, kind: str) -> None:
+        """Forget a kind whose cause is gone: its repeats are not told any more, the next one is a first."""
+        self._kinds.pop((event, kind), None)
+
+    def _sum_up(self, event: str, known: _Kind, now: float) -> None:
+        self._write(known.level, event, f"{known.text} ({known.since} more since)", known.fields)
+        known.written, known.since = now, 0
 
     def _write(self, level: Level, event: str, text: str, fields: dict[str, object]) -> None:
         if LEVELS.index(level) < self._least:

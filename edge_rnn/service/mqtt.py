@@ -20,7 +20,11 @@ What goes wrong, and what happens (each row is a test):
 
 Pauses between attempts: `reconnect_min` to twice that, at random, for the first `PATIENT_S` seconds; then
 growing to `reconnect_max`. A connection that holds for less than `STABLE_S` does not count as one: two
-daemons with one client id would throw each other out every second for ever.
+daemons with one client id would throw each other out every second for ever. Not every broker tells them why,
+so after `QUICK_LOSSES` losses within `QUICK_S` of connecting the log says what it may be.
+
+Failed attempts are thinned in the log (see `logs.py`) until the next connection; the loss of a connection is
+always told, as the connection was.
 """
 
 from __future__ import annotations
@@ -54,8 +58,12 @@ MAX_UNSENT = 2000
 MAX_IN_FLIGHT = 20
 PATIENT_S = 180.0
 STABLE_S = 10.0
+QUICK_S = 30.0
+QUICK_LOSSES = 3
 _CONNACK_S = 10.0
 _CONNECT_S = 5.0
+_OTHER_CLIENT = "another client with the id "
+_OWN_ID = "give each daemon its own mqtt.client_id"
 _BAD_CREDENTIALS = (134, 135)
 _TAKEN_OVER = 142
 _UNSUPPORTED_VERSION = 132
@@ -199,6 +207,8 @@ class Connection:
         self._down_since = self._next_attempt
         self._opened = self._up_since = 0.0
         self._open = False
+        self._quick_losses = 0
+        self._complaints: set[str] = set()
         self._client = make_client(config)
         self._client.will_set(will[0], will[1], qos=1, retain=True)
         self._wake_read, self._wake_write = socket.socketpair()
@@ -233,7 +243,7 @@ class Connection:
             if self._open:
                 self._use("keepalive", self._client.loop_misc)
             if self._open and not self.connected and self._clock.monotonic() - self._opened > _CONNACK_S:
-                self._lost("no answer to CONNECT; is this an MQTT broker?")
+                self._lost(f"no answer to CONNECT; is this an MQTT broker?{self._tls_hint()}")
         if self._fatal is not None:
             raise self._fatal
         inbox, self._inbox = self._inbox, []
@@ -346,7 +356,7 @@ class Connection:
                 self._open = True
                 self._opened = self._clock.monotonic()
             else:
-                self._failed(_explain(error))
+                self._failed(_explain(error, tls=self._config.tls is not None))
 
     def _connect(self, attempt: _Attempt) -> None:
         try:
@@ -358,15 +368,19 @@ class Connection:
             self._close_socket()
         self.wake()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, was_connected: bool = False) -> None:
         now = self._clock.monotonic()
         self.counters.failed_attempts += 1
         shortest, longest = self._config.reconnect_min_ns / 1e9, self._config.reconnect_max_ns / 1e9
         wait = pause(now - self._down_since, shortest, longest, self._chance())
         self._next_attempt = now + wait
-        self._log.limited(
-            "warning", "mqtt", why, f"broker {self._where}: {why}; trying again in {wait:.1f} s"
-        )
+        text = f"broker {self._where}: {why}; trying again in {wait:.1f} s"
+        if was_connected:
+            self._log.warning("mqtt", text)
+            return
+        self._complaints.add(why)
+        repeats = "and so on until it succeeds; repeats are summed up once a minute"
+        self._log.limited("warning", "mqtt", why, text, repeats=repeats)
 
     def _lost(self, why: str) -> None:
         """The connection is gone, for whatever reason; called more than once for one loss."""
@@ -374,14 +388,22 @@ class Connection:
             return
         now = self._clock.monotonic()
         self._open = self.subscribed = False
-        if self.connected:
+        was_connected = self.connected
+        if was_connected:
             self.connected = False
             self.counters.disconnects += 1
-            if now - self._up_since >= STABLE_S:
+            held = now - self._up_since
+            if held >= STABLE_S:
                 self._down_since = now
+            self._quick_losses = self._quick_losses + 1 if held < QUICK_S else 0
+            if self._quick_losses >= QUICK_LOSSES and _OTHER_CLIENT not in why:
+                why = (
+                    f"{why}, {self._quick_losses} times within {QUICK_S:.0f} s of connecting; perhaps "
+                    f"{_OTHER_CLIENT}{self._config.client_id!r} connects, too: {_OWN_ID}"
+                )
         self._unsent = 0
         self._close_socket()
-        self._failed(why)
+        self._failed(why, was_connected=was_connected)
 
     def _close_socket(self) -> None:
         stream = self._client.socket()
@@ -415,7 +437,11 @@ class Connection:
 
     def _early(self) -> str:
         hint = '; does it speak MQTT 5? If not, set mqtt.protocol = "3.1.1"'
-        return f"connection closed before it was accepted{hint if self._config.protocol == '5' else ''}"
+        hint = hint if self._config.protocol == "5" else ""
+        return f"connection closed before it was accepted{hint}{self._tls_hint()}"
+
+    def _tls_hint(self) -> str:
+        return "" if self._config.tls is not None else "; if this is its TLS port, add [mqtt.tls]"
 
     def _read(self) -> int:
         while len(self._inbox) < MAX_INBOX:
@@ -450,6 +476,9 @@ class Connection:
         self.connected = True
         self.session_present = bool(flags.session_present)
         self._up_since = self._clock.monotonic()
+        for complaint in self._complaints:
+            self._log.settled("mqtt", complaint)
+        self._complaints.clear()
         self.counters.connects += 1
         self._in_flight_limit = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._log.info(
@@ -496,10 +525,7 @@ class Connection:
 
     def _on_disconnect(self, _flags: Any, reason: ReasonCode, _properties: object) -> None:
         if reason.value == _TAKEN_OVER:
-            self._lost(
-                f"another client with the id {self._config.client_id!r} has connected; "
-                "give each daemon its own mqtt.client_id"
-            )
+            self._lost(f"{_OTHER_CLIENT}{self._config.client_id!r} has connected; {_OWN_ID}")
         elif not self.connected:
             self._lost(self._early())
         else:
@@ -534,15 +560,19 @@ class Connection:
         self._delivered.append(key)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, *, tls: bool) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message}); set mqtt.tls.ca to its authority"
+    tls_port = "is mqtt.port the broker's TLS port?"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error}); is mqtt.port the broker's TLS port?"
+        return f"TLS failed ({error.reason or error}); {tls_port}"
     if isinstance(error, socket.gaierror):
         return f"unknown host ({error.strerror})"
     if isinstance(error, TimeoutError):
-        return "no answer (timeout)"
+        return f"no answer (timeout){f'; with [mqtt.tls] set, {tls_port}' if tls else ''}"
+    if tls and isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        why = f"the broker hung up on TLS ({error.strerror or error})"
+        return f"{why}; {tls_port} If it has none, remove [mqtt.tls]"
     if isinstance(error, OSError):
         return f"cannot connect ({error.strerror or error})"
     return f"cannot connect ({error!r})"

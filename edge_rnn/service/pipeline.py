@@ -16,11 +16,11 @@ import numpy as np
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
-from edge_rnn.errors import ConfigError, DecodeError, ModelFileError, SnapshotError
-from edge_rnn.files.config import channel_order
+from edge_rnn.errors import ConfigError, ModelFileError, SnapshotError
+from edge_rnn.files.config import NO_DETECTOR, channel_order
 from edge_rnn.files.config_types import Config, StreamConfig
 from edge_rnn.files.load import load
-from edge_rnn.service.codec import Decoder, Field, TimeField, decoder
+from edge_rnn.service.codec import Decoder, Field, PayloadError, TimeField, decoder
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Delivery
@@ -29,6 +29,9 @@ from edge_rnn.stream.assemble import Assembly
 from edge_rnn.stream.engine import Engine, Group
 from edge_rnn.stream.topics import Routes, Template
 from edge_rnn.stream.types import Message
+
+_REFUSED_AGAIN = "repeats are counted in health as daemon.refused and summed up here once a minute"
+_ADVICE = "start this stream cold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,12 @@ class Pipeline:
             decoding = self.decoders[route.group][route.extractor]
             try:
                 found += decoding.decode(delivery.topic, delivery.payload, route.stream, delivery.arrival_ns)
-            except DecodeError as error:
+            except PayloadError as error:
                 counters.refused += 1
                 log.limited(
-                    "warning", "decode", route.group, f"payload refused: {error}", stream=route.stream
-                )
+                    "warning", "decode", f"{route.group} {error.kind}", f"payload refused: {error}",
+                    repeats=_REFUSED_AGAIN, stream=route.stream,
+                )  # fmt: skip
         return found
 
     def load_states(self, states: Iterable[tuple[str, bytes]], log: Log) -> tuple[int, list[str]]:
@@ -83,9 +87,9 @@ class Pipeline:
                 loaded += 1
             except SnapshotError as error:
                 refused.append(stream)
-                log.limited(
-                    "warning", "state", stream.split("/", 1)[0], f"starts cold: {error}", stream=stream
-                )
+                # What a state's error advises is done here already.
+                why = str(error).replace(f"{_ADVICE}, or ", "").removesuffix(f"; {_ADVICE}")
+                log.limited("warning", "state", stream.split("/", 1)[0], f"starts cold: {why}", stream=stream)
         return loaded, refused
 
 
@@ -140,10 +144,7 @@ def build(config: Config, now_ns: int) -> Pipeline:
 def _model(stream: StreamConfig) -> Model:
     model = load(stream.model)
     if model.detector is None:
-        raise ModelFileError(
-            f"{stream.model}: stream {stream.name!r} needs a model with a detector section, "
-            "got one that only steps; make one with: edge-rnn train"
-        )
+        raise ModelFileError(f"{stream.model}: stream {stream.name!r}: {NO_DETECTOR}")
     test = model.self_test
     if test is not None:
         found = Stepper(model).run(test.x)

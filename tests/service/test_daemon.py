@@ -253,6 +253,80 @@ def test_health_says_blind_when_nothing_arrives_and_offline_without_a_broker(ben
     assert json.loads(b.daemon.health())["status"] == "offline"
 
 
+def test_blindness_is_told_once_when_it_begins_and_once_when_it_ends(bench) -> None:
+    b = bench(health="1s")
+    assert "blind" not in b.log.getvalue()
+    for _ in range(8):
+        b.turn(1)
+    (line,) = (text for text in b.log.getvalue().splitlines() if " blind: " in text)
+    assert "connected, but nothing has arrived for 5 s; check the senders" in line
+    assert "topics=plant/+/all" in line
+    b.link.bring(payload(0))
+    b.turn(1)
+    b.turn(1)
+    assert b.log.getvalue().count("blind: ") == 2
+    assert "info blind: messages arrive again" in b.log.getvalue()
+
+
+def test_a_connection_that_has_just_come_is_not_blind(bench) -> None:
+    b = bench(health="1s")
+    b.link.connected = False
+    b.turn(60)
+    b.link.connected, b.link.epoch = True, 2
+    b.turn(1)
+    assert json.loads(b.daemon.health())["status"] == "running"
+    assert "blind" not in b.log.getvalue()
+
+
+def test_the_start_is_announced_before_its_work(bench) -> None:
+    first, second, *_ = bench().log.getvalue().splitlines()
+    assert "start: loading models and compiling; the first start takes some seconds" in first
+    assert "start: models loaded and compiled" in second
+
+
+def test_each_kind_of_bad_payload_has_its_first_line_and_its_sum(bench) -> None:
+    b = bench()
+
+    def refused() -> list[str]:
+        return [line for line in b.log.getvalue().splitlines() if "payload refused" in line]
+
+    for bad in ("{", '{"ts": 1, "vib": true}', '{"vib": 1}'):
+        b.link.bring(*(bad for _ in range(20)))
+        b.turn(0)
+    assert len(refused()) == 3
+    assert all(
+        "(repeats are counted in health as daemon.refused and summed up here once a minute)" in line
+        for line in refused()
+    )
+    b.turn(61)
+    assert len(refused()) == 6
+    assert all("(19 more since)" in line for line in refused()[3:])
+    b.turn(61)
+    assert len(refused()) == 6
+
+
+def test_what_a_sender_writes_makes_no_kinds_of_its_own(bench) -> None:
+    b = bench()
+    b.link.bring(*(json.dumps({f"key{i}'\"": i, "x" * i: "('"}) for i in range(50)))
+    b.link.bring(*(json.dumps({"ts": f"no '{i}\" time", "vib": i}) for i in range(50)))
+    b.turn(0)
+    b.turn(0)
+    assert b.log.getvalue().count("payload refused") == 2
+
+
+def test_a_state_that_does_not_fit_is_told_without_repeating_itself(bench, tmp_path) -> None:
+    b = bench()
+    b.link.bring(payload(0))
+    b.turn(1)
+    b.close()
+    (tmp_path / "press.safetensors").unlink()
+    text = bench(model=gru_model(seed=2)).log.getvalue()
+    (line,) = (one for one in text.splitlines() if "starts cold: " in one)
+    assert "start this stream cold" not in line
+    assert line.count("cold") == 1
+    assert "; (" not in line
+
+
 def test_silence_is_told_by_the_tick_and_ends_with_the_next_reading(bench) -> None:
     b = bench(stream='silent_after = "10s"')
     b.link.bring(payload(0))

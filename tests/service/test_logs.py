@@ -84,7 +84,37 @@ def test_floods_are_thinned_to_the_first_and_one_a_minute_with_the_count() -> No
     journal.limited("warning", "decode", "press", "refused")
     text = out.getvalue()
     assert text.count("\n") == 3
-    assert text.endswith("refused more=99\n")
+    assert text.splitlines()[0].endswith("refused (repeats are summed up once a minute)")
+    assert text.endswith("refused (100 more since)\n")
+
+
+def test_the_last_of_a_burst_are_summed_up_without_another_one() -> None:
+    moving = Time()
+    journal, out = lines(moving=moving)
+    for i in range(40):
+        journal.limited("warning", "decode", "press", f"refused {i}", repeats="later", stream=i)
+    moving.now += 59.9
+    journal.sum_up()
+    assert out.getvalue().count("\n") == 1
+    assert "refused 0 (later) stream=0\n" in out.getvalue()
+    moving.now += 0.2
+    for _ in range(3):
+        journal.sum_up()
+    assert out.getvalue().count("\n") == 2
+    assert out.getvalue().endswith("warning decode: refused 39 (39 more since) stream=39\n")
+
+
+def test_what_is_settled_is_not_summed_up_and_its_next_line_is_a_first() -> None:
+    moving = Time()
+    journal, out = lines(moving=moving)
+    journal.limited("warning", "mqtt", "down", "cannot connect")
+    journal.limited("warning", "mqtt", "down", "cannot connect")
+    journal.settled("mqtt", "down")
+    moving.now += 61
+    journal.sum_up()
+    assert out.getvalue().count("\n") == 1
+    journal.limited("warning", "mqtt", "down", "cannot connect")
+    assert out.getvalue().count("repeats are summed up") == 2
 
 
 def test_kinds_without_number_do_not_grow_the_log() -> None:

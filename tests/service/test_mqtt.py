@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 
+from edge_rnn.service.clock import Clock
+from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import pause
 from tests.support.link import BOTH, make, run
 from tests.support.mosquitto import Mosquitto, free_port
@@ -130,6 +132,68 @@ def test_same_client_id_twice_is_named(broker) -> None:
     assert link._down_since <= link._up_since
     for one in (link, other):
         one.close([])
+
+
+@BOTH
+def test_repeated_quick_losses_are_all_told_and_the_third_says_what_it_may_be(broker, protocol) -> None:
+    """A broker need not say why it hangs up on a client whose id another one uses."""
+    out = io.StringIO()
+    link = make(broker.port, "a", out=out, protocol=protocol, reconnect_min_ns=100_000_000)
+    for number in range(1, 5):
+        run(link, lambda _, n=number: link.subscribed and link.counters.connects == n)
+        other = make(broker.port, "a", protocol=protocol)
+        run(other, lambda _, other=other: other.connected)
+        run(link, lambda _: not link.connected)
+        other.close([])
+    lost = [line for line in out.getvalue().splitlines() if " warning mqtt: " in line]
+    assert len(lost) == 4
+    assert all("trying again in" in line for line in lost)
+    hint = "another client with the id 'er-test'"
+    assert all(hint in line for line in lost[2:])
+    assert all("give each daemon its own mqtt.client_id" in line for line in lost[2:])
+    if protocol == "3.1.1":  # no reason can be given there
+        assert not any(hint in line for line in lost[:2])
+        assert "4 times within 30 s of connecting" in lost[3]
+    link.close([])
+
+
+def test_a_connection_that_held_is_no_quick_loss(broker) -> None:
+    out = io.StringIO()
+    link = make(broker.port, "a", out=out)
+    link._quick_losses = 2
+    run(link, lambda _: link.subscribed)
+    link._up_since -= 31
+    broker.kill()
+    run(link, lambda _: not link.connected)
+    assert "another client" not in out.getvalue()
+    assert link._quick_losses == 0
+    link.close([])
+
+
+def test_a_broker_that_is_down_is_told_again_every_minute_and_no_more_when_it_is_back(tmp_path) -> None:
+    out = io.StringIO()
+    now = [1000.0]
+    clock = Clock(lambda: now[0], lambda: 10**18)
+    log = Log(stream=out, clock=clock)
+    with Mosquitto(tmp_path) as broker:
+        link = make(broker.port, "a", log=log, clock=clock)
+        broker.kill()
+        for attempt in range(1, 31):
+            run(link, lambda _, n=attempt: link.counters.failed_attempts >= n)
+            now[0] += 2.5
+            log.sum_up()
+        first, second = out.getvalue().splitlines()
+        assert first.endswith("(and so on until it succeeds; repeats are summed up once a minute)")
+        assert "cannot connect (Connection refused); trying again in" in second
+        assert second.endswith(" more since)")
+        broker.start()
+        now[0] += 30
+        run(link, lambda _: link.connected)
+        said = out.getvalue()
+        now[0] += 120
+        log.sum_up()
+        assert out.getvalue() == said
+        link.close([])
 
 
 def test_broker_absent_is_a_clear_line_and_no_exit() -> None:

@@ -101,6 +101,29 @@ def test_tls_refuses_a_certificate_for_another_name_unless_told(tmp_path) -> Non
         loose.close([])
 
 
+@BOTH
+def test_a_plain_connection_to_a_tls_port_names_tls(tmp_path, protocol) -> None:
+    certificates(tmp_path)
+    listener = [f"certfile {tmp_path}/server.pem", f"keyfile {tmp_path}/server.key"]
+    with Mosquitto(tmp_path, listener=listener) as broker:
+        out = io.StringIO()
+        plain = make(broker.port, "a", protocol=protocol, out=out)
+        run(plain, lambda _: plain.counters.failed_attempts >= 1)
+        assert "if this is its TLS port, add [mqtt.tls]" in out.getvalue()
+        assert ("does it speak MQTT 5?" in out.getvalue()) == (protocol == "5")
+        plain.close([])
+
+
+def test_tls_to_a_plain_port_names_tls(tmp_path) -> None:
+    with Mosquitto(tmp_path) as broker:
+        out = io.StringIO()
+        link = make(broker.port, "a", host="localhost", tls=TlsConfig(), out=out)
+        run(link, lambda _: link.counters.failed_attempts >= 1)
+        assert "TLS" in out.getvalue()
+        assert "is mqtt.port the broker's TLS port?" in out.getvalue()
+        link.close([])
+
+
 def test_unusable_certificate_files_are_config_errors(tmp_path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("no certificate")

@@ -20,9 +20,10 @@ def make(
     port: int, *filters: str, retained: bool = False, out: io.StringIO | None = None, **changes
 ) -> Connection:
     settings = {"host": "127.0.0.1", "port": port, "client_id": "er-test", "keepalive_s": 5, **changes}
-    keywords = {k: settings.pop(k) for k in ("make_client", "spawn", "chance") if k in settings}
+    keywords = {k: settings.pop(k) for k in ("make_client", "spawn", "chance", "clock") if k in settings}
+    log = settings.pop("log", None) or Log(stream=out or io.StringIO())
     return Connection(
-        MqttConfig(**settings), dict.fromkeys(filters, retained), WILL, Log(stream=out or io.StringIO()),
+        MqttConfig(**settings), dict.fromkeys(filters, retained), WILL, log,
         arrival=Arrival(Clock()), **{"chance": lambda: 0.0, **keywords},
     )  # fmt: skip
 
