@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,14 @@ Card = dict[str, Any]
 
 def architecture(model: Model) -> str:
     """The network in one line: `lstm 5 -> 64 -> 64, linear 64 -> 1`."""
-    parts: list[str] = []
-    for i, layer in enumerate(model.layers):
-        before = model.layers[i - 1] if i else None
-        if before is not None and before.cell == layer.cell:
-            parts[-1] += f" -> {layer.output_size}"
-        else:
-            parts.append(f"{layer.cell} {layer.input_size} -> {layer.output_size}")
-    for linear in model.head:
-        activation = "" if linear.activation == "none" else f" {linear.activation}"
-        parts.append(f"linear {linear.input_size} -> {linear.output_size}{activation}")
-    return ", ".join(parts)
+    return model.architecture
 
 
 def card(model: Model) -> Card:
     """The facts that need no compiled code, as plain JSON."""
     facts: Card = {
         "name": model.name,
-        "architecture": architecture(model),
+        "architecture": model.architecture,
         "inputs": [{"name": i.name, "unit": i.unit} for i in model.inputs],
         "outputs": model.output_size,
         "layers": [
@@ -203,7 +194,9 @@ def _facts(value: object, indent: int = 0) -> list[str]:
     if isinstance(value, Mapping):
         lines = []
         for key, item in value.items():
-            nested = isinstance(item, Mapping) and item
+            if isinstance(item, Mapping | list | tuple | str) and not item:
+                continue
+            nested = isinstance(item, Mapping)
             lines.append(f"{pad}{key}:" + ("" if nested else " " + _short(item)))
             if nested:
                 lines += _facts(item, indent + 1)
@@ -269,4 +262,8 @@ def show(facts: Card) -> None:
     """Print the card to stdout."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=False).print(render(facts))
+    console = Console(highlight=False, soft_wrap=False)
+    with console.capture() as captured:
+        console.print(render(facts))
+    # A table fills its last column with blanks.
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())

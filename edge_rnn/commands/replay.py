@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_rnn.commands.replay_integer import BACKENDS, compare, prepared
 from edge_rnn.commands.replay_run import Alarm, Judgement, Replay, alarms, judge, replay
-from edge_rnn.errors import DataError
+from edge_rnn.errors import DataError, ModelFileError
 from edge_rnn.files.load import load
 from edge_rnn.files.readings import read_table
 
@@ -26,6 +26,9 @@ _SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge-rnn replay`."""
+    parser.epilog = """\
+example:
+  edge-rnn replay pump.safetensors monday.csv --labels anomaly --plot monday.html"""
     parser.add_argument("model", metavar="MODEL", help="model file with a detector")
     parser.add_argument("data", metavar="DATA.csv", help="CSV with a header, or NDJSON")
     parser.add_argument("--time", metavar="COLUMN", help="the time column; default: found by name or content")
@@ -60,6 +63,11 @@ def run(args: argparse.Namespace) -> int:
     if plot is not None and plot.suffix.lower() not in _PLOTS:
         raise DataError(f"--plot: expected a file ending in .png or .html, got {args.plot!r}")
     model = load(args.model)
+    if model.detector is None:
+        raise ModelFileError(
+            f"{args.model}: no detector section, so there are no verdicts to replay; "
+            "train a detector with edge-rnn train"
+        )
     names = [i.name for i in model.inputs]
     columns = names
     if args.channels is not None:

@@ -1,7 +1,7 @@
 """`edge-rnn train`: recorded data in; one model file with its detector out, and a card of what it is worth.
 
-The card goes to stdout (as JSON with --json), progress to stderr and only in a terminal. The model file is
-written once, at the end and in one piece: an interrupted run leaves nothing behind.
+The card goes to stdout (as JSON with --json), progress to stderr: a bar in a terminal, elsewhere one
+line. The model file is written once, at the end and in one piece: an interrupted run leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -72,14 +73,19 @@ def run(args: argparse.Namespace) -> int:
         args.data, time=args.time, channels=args.channels, labels=args.labels, delimiter=args.delimiter
     )
     name = args.name or output.name.removesuffix(".safetensors")
-    with _progress() as progress:
-        model = fit.train(tables, recipe, rows=args.rows, name=name, progress=progress)
+    try:
+        with _progress() as progress:
+            model = fit.train(tables, recipe, rows=args.rows, name=name, progress=progress)
+    except KeyboardInterrupt:
+        sys.stderr.write("train: stopped, nothing written\n")
+        raise
     save(model, output)
     card = fit.card_of(model)
     if args.json:
         print(json.dumps({"model": output.name, **card}, indent=2))
     else:
-        print(render(card))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(render(card, width))
         print(f"written   {output}, {time.monotonic() - started:.1f} s in all")
     return 0
 
@@ -103,9 +109,15 @@ def _check_output(output: Path, data: list[Path]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress | None]:
-    """A bar on stderr in a terminal; nothing elsewhere."""
+    """A bar on stderr in a terminal; elsewhere one line at the start."""
     if not sys.stderr.isatty():
-        yield None
+
+        def begun(done: int, total: int, _loss: float) -> None:
+            if done == 1:
+                sys.stderr.write(f"train: training, at most {total} epochs\n")
+                sys.stderr.flush()
+
+        yield begun
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

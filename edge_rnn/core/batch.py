@@ -47,6 +47,12 @@ class StepperBatch:
         self._words = self._loop.table(self._states, None, self._ys, n, self._all, self._steps)
         self._table = address(self._words)
 
+    def __repr__(self) -> str:
+        return (
+            f"<StepperBatch of {self.model.name!r}: {self.model.architecture}; class {self.numeric}, "
+            f"{len(self)} stream(s)>"
+        )
+
     @property
     def model(self) -> Model:
         """The model given."""

@@ -117,6 +117,9 @@ class Recurrent:
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        return f"<Recurrent {self.cell} {self.input_size} -> {self.output_size}>"
+
     @property
     def input_size(self) -> int:
         """I, the layer's inputs."""
@@ -158,6 +161,9 @@ class Linear:
             _expect("bias", bias, (weight.shape[0],))
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
+
+    def __repr__(self) -> str:
+        return f"<Linear {self.input_size} -> {self.output_size} {self.activation}>"
 
     @property
     def input_size(self) -> int:
@@ -201,6 +207,9 @@ class Scaler:
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
 
+    def __repr__(self) -> str:
+        return f"<Scaler of {self.mean.size} channel(s)>"
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -230,6 +239,9 @@ class SelfTest:
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
 
+    def __repr__(self) -> str:
+        return f"<SelfTest of {len(self.x)} step(s), tolerance {self.tolerance:.2g}>"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RestState:
@@ -243,6 +255,9 @@ class RestState:
         c = tuple(None if v is None else _tensor(v, f"rest_state.c[{i}]", 1) for i, v in enumerate(self.c))
         object.__setattr__(self, "h", h)
         object.__setattr__(self, "c", c)
+
+    def __repr__(self) -> str:
+        return f"<RestState of {len(self.h)} layer(s)>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -323,6 +338,28 @@ class Model:
             raise ModelFileError(
                 f"activation_ranges: expected {len(self.layers)} positive numbers, got {ranges}"
             )
+
+    def __repr__(self) -> str:
+        names = ", ".join(i.name for i in self.inputs[:8]) + (", ..." if len(self.inputs) > 8 else "")
+        detector = "no detector" if self.detector is None else f"{self.detector.kind} detector"
+        return (
+            f"<Model {self.name!r}: {self.architecture}; {self.parameters:,} parameters; "
+            f"inputs {names}; {detector}>"
+        )
+
+    @property
+    def architecture(self) -> str:
+        """The network in one line: `lstm 5 -> 64 -> 64, linear 64 -> 1`."""
+        parts: list[str] = []
+        for i, layer in enumerate(self.layers):
+            if i and self.layers[i - 1].cell == layer.cell:
+                parts[-1] += f" -> {layer.output_size}"
+            else:
+                parts.append(f"{layer.cell} {layer.input_size} -> {layer.output_size}")
+        for linear in self.head:
+            activation = "" if linear.activation == "none" else f" {linear.activation}"
+            parts.append(f"linear {linear.input_size} -> {linear.output_size}{activation}")
+        return ", ".join(parts)
 
     def _check_rest(self, rest: RestState) -> None:
         if len(rest.h) != len(self.layers) or len(rest.c) != len(self.layers):

@@ -65,6 +65,12 @@ class Stepper:
         words = self._loop.table(self._states, None, y, 1, steps=self._steps)
         return address(words), y, words
 
+    def __repr__(self) -> str:
+        return (
+            f"<Stepper of {self.model.name!r}: {self.model.architecture}; class {self.numeric}, "
+            f"{self.lanes} lanes, {self.steps} step(s) taken>"
+        )
+
     @property
     def model(self) -> Model:
         """The model given."""

@@ -49,6 +49,13 @@ class WindowStepper:
         self._ys = np.zeros((length, model.output_size), np.float32)
         self._end = 0
 
+    def __repr__(self) -> str:
+        held = min(self._end, self.length)
+        return (
+            f"<WindowStepper of {self.model.name!r}: {self.model.architecture}; "
+            f"{held} of {self.length} readings in the window>"
+        )
+
     @property
     def model(self) -> Model:
         """The model given."""

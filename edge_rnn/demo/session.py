@@ -194,7 +194,7 @@ class _Run:
             return self._watch(sensors, daemon)
 
     def _wait_for(self, daemon: DaemonProcess) -> None:
-        self.board.note = "the daemon compiles its kernels (only the first time: about 10 s)"
+        self.board.note = "the daemon compiles (first time: ~10 s)"
         begin = time.monotonic()
         while not self.online:
             self.board.waited = time.monotonic() - begin

@@ -192,6 +192,13 @@ class Detector:
         self._time, self._out = np.zeros(1, np.int64), np.zeros(1, self.table.verdict_dtype)
         self._one = self.table.call(0, self._time, self._x, self._present, self._out)
 
+    def __repr__(self) -> str:
+        names = ", ".join(channel.name for channel in self.model.inputs)
+        return (
+            f"<Detector of {self.model.name!r}: {self.model.architecture}; class "
+            f"{'F' if self.table.fused else 'U'}, readings ({names})>"
+        )
+
     def step(self, x: ArrayLike, time_ns: int, present: ArrayLike | None = None) -> Verdict:
         """Judge one sample.
 
@@ -204,11 +211,16 @@ class Detector:
             ValueError: x or present of another length, or a time that is not after the last one; the state
                 is unchanged.
         """
-        values = np.asarray(x, np.float64)
+        try:
+            values = np.asarray(x, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"x: expected {self._expected()}, got {type(x).__name__}: {error}") from error
         flags = 1 if present is None else np.asarray(present)
-        if values.shape != self._x.shape or (present is not None and np.shape(flags) != self._x.shape):
+        if values.shape != self._x.shape:
+            raise ValueError(f"x: expected {self._expected()}, got shape {values.shape}")
+        if present is not None and np.shape(flags) != self._x.shape:
             raise ValueError(
-                f"x, present: expected {self._x.size} each, got shapes {values.shape} and {np.shape(flags)}"
+                f"present: expected one flag for each of {self._expected()}, got shape {np.shape(flags)}"
             )
         if not -(2**63) <= time_ns < 2**63:
             raise ValueError(f"time_ns: expected a 64-bit number of nanoseconds, got {time_ns}")
@@ -217,6 +229,10 @@ class Detector:
             last = int(self.table.states["marks"][0, at.TIME])
             raise ValueError(f"time_ns: expected later than the last sample's {last}, got {time_ns}")
         return Verdict.from_record(self._out[0])
+
+    def _expected(self) -> str:
+        names = ", ".join(channel.name for channel in self.model.inputs)
+        return f"{self._x.size} readings ({names})"
 
     def run(self, times_ns: ArrayLike, X: ArrayLike, present: ArrayLike | None = None) -> NDArray[np.void]:  # noqa: N803
         """Judge T samples: times_ns (T,), X (T, C), present (T, C) -> records (T,) of `verdict_dtype(C)`.
@@ -278,8 +294,10 @@ def score(model: Model, state: bytes, readings: Iterable[Reading]) -> tuple[byte
 
     Raises:
         SnapshotError: the state is not one of this model.
-        ValueError: as `Detector.step`.
+        ValueError: as `Detector.step`; what is not such a reading; a state that is not bytes.
     """
+    if not isinstance(state, bytes | bytearray | memoryview):
+        raise ValueError(f'state: expected bytes, b"" for a new stream, got {type(state).__name__}')
     spare = _spare(model)
     try:
         detector = spare.pop()
@@ -290,7 +308,15 @@ def score(model: Model, state: bytes, readings: Iterable[Reading]) -> tuple[byte
             detector.restore(state)
         else:
             detector.reset()
-        verdicts = [detector.step(values, time_ns, *present) for time_ns, values, *present in readings]
+        verdicts: list[Verdict] = []
+        for reading in readings:
+            try:
+                time_ns, values, *present = reading
+                verdicts.append(detector.step(values, time_ns, *present))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"readings[{len(verdicts)}]: {error}; a reading is (time_ns, values[, present])"
+                ) from error
         return detector.snapshot(), verdicts
     finally:
         spare.append(detector)

@@ -7,6 +7,7 @@ stand beside the network in the same units, because a recurrent network that for
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,8 @@ def _iso(time_ns: int) -> str:
     return str(np.datetime64(time_ns, "ns").astype("datetime64[s]")) + "Z"
 
 
-def render(card: Mapping[str, Any]) -> str:
-    """The card for people, a few lines of at most about 100 letters."""
+def render(card: Mapping[str, Any], width: int | None = None) -> str:
+    """The card for people, a few lines; wrapped to `width` columns if that is given."""
     data, net, loss = card["data"], card["network"], card["forecast"]
     lines: list[str] = []
 
@@ -123,4 +124,8 @@ def render(card: Mapping[str, Any]) -> str:
             )
     for note in data["notes"]:
         say("note", note)
+    if width is not None:
+        indent = " " * 10
+        wrapped = (textwrap.wrap(line, max(width, 40), subsequent_indent=indent) for line in lines)
+        lines = [piece for pieces in wrapped for piece in pieces]
     return "\n".join(lines)

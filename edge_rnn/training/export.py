@@ -83,6 +83,13 @@ def export_model(
 
     The module's training mode and PyTorch's random state are as before when this returns.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise ExportError(
+            f"module: expected an nn.Module, got {type(module).__name__}; a state_dict goes into "
+            "edge_rnn.load_state_dict instead"
+        )
+    if isinstance(inputs, str):
+        raise ExportError(f"inputs: expected a list of names, got the text {inputs!r}: [{inputs!r}]")
     parameter = check_dtype(module)
     channels = tuple(i if isinstance(i, Input) else Input(i) for i in inputs)
     x = _samples(samples, _input_size(module, channels))
@@ -307,11 +314,21 @@ def _ambiguity(found: Found, fitting: list[tuple[Linear, ...]]) -> list[str]:
     for i, part in enumerate(found.head):
         labels = list(dict.fromkeys(layers[i].activation for layers in fitting if i < len(layers)))
         if len(labels) > 1:
+            # The whole head as it was taken, but for this layer: ready to be pasted.
+            taken = [other.activation for other in fitting[0]]
+            taken[i] = labels[1]
+            named = [(p.name, a) for p, a in zip(found.head, taken, strict=True)]
             notices.append(
                 f"{part.name}: the samples cannot tell {' from '.join(labels)}, taken as {labels[0]}; "
-                f"if that is wrong, give samples= that tell them apart or head=[..., ({part.name!r}, 'relu')]"
+                f"if that is wrong, give samples= that tell them apart or head={named}"
             )
     return notices
+
+
+def _example(module: Any) -> list[str | tuple[str, str]]:
+    """What `head=` could be for this module: its linear layers, an activation after all but the last."""
+    names = [name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
+    return [*((name, "relu") for name in names[:-1]), *names[-1:]]
 
 
 def _refusal(module: Any, best: tuple[float, str], failures: list[str], *, searched: bool) -> str:
@@ -326,7 +343,7 @@ def _refusal(module: Any, best: tuple[float, str], failures: list[str], *, searc
         "something between or after the layers is not ReLU, Tanh, Sigmoid or Softmax after a Linear"
         if searched
         else "head= does not say what forward does",
-        "name the head yourself, for example head=[('fc1', 'relu'), 'fc2']",
+        f"name the head yourself, for example head={_example(module)}",
         "an unusual forward needs call=lambda x: ...",
     ]
     if owned and not isinstance(module, RECURRENT):

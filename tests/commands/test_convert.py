@@ -90,6 +90,7 @@ def test_a_one_gate_cell_is_said_to_be_taken_as_tanh(
         (["press.pt", "-o", "m", "--ignore", "nothing"], "called 'nothing'"),
         (["press.pt", "-o", "m", "--cell", "lstm"], "the shapes say gru"),
         (["press.pt", "-o", "m", "--head", "fc9:none"], "no such module 'fc9'"),
+        (["press.pt", "-o", "m", "--head", "fc:swish"], "expected NAME or NAME:ACTIVATION .* got 'fc:swish'"),
         (["press.pt", "-o", "m", "--max-bytes", "10"], "more than the limit of 10"),
         (["press.pt", "-o", "m", "--name", "/root/x"], "never holds a path"),
         (["model.st", "-o", "m"], "model.st: a model file already, there is nothing to convert"),
@@ -108,13 +109,9 @@ def test_mistakes_end_with_one_line_and_78(
     assert not Path("m").exists()
 
 
-def test_a_head_without_an_activation_is_wrong_usage(
-    weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["convert", "press.pt", "-o", "m", "--head", "fc"])
-    assert caught.value.code == 2
-    assert "expected NAME:ACTIVATION" in capsys.readouterr().err
+def test_a_head_without_an_activation_has_none(weights: Path) -> None:
+    assert main(["convert", "press.pt", "-o", "m", "--head", "fc"]) == 0
+    assert [linear.activation for linear in edge_rnn.load("m").head] == ["none"]
 
 
 def test_weights_whose_outputs_explode_are_refused(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_a_model_and_its_card(csv, tmp_path, capsys):
     output = tmp_path / "pump.safetensors"
     assert run(csv, "-o", output, "--rows", 200, *SMALL) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert err == "train: training, at most 3 epochs\n"
     for piece in ("pump: gru 4 x 1", "vib, temp", "200 rows", "no RNN", "delimiter ';'", "pump.safetensors"):
         assert piece in out
     model = edge_rnn.load(output)
@@ -134,7 +134,9 @@ def test_an_interrupted_run_leaves_nothing_behind(csv, tmp_path, monkeypatch, ca
     assert run(csv, "-o", old, *SMALL) == 130
     assert old.read_bytes() == b"the model of yesterday"
     assert list(tmp_path.iterdir()) == [old]
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("train: stopped, nothing written\n")
 
 
 def test_progress_is_drawn_in_a_terminal_only(csv, tmp_path, monkeypatch, capsys):

@@ -115,9 +115,10 @@ def test_an_activation_the_samples_cannot_tell_is_named(torch, nets, export):
     net = nets.FunctionalHead(first=torch.relu)
     with torch.no_grad():
         net.fc1.bias.fill_(50.0)
-    with pytest.warns(UserWarning, match="fc1: the samples cannot tell none from relu, taken as none"):
+    with pytest.warns(UserWarning, match="fc1: the samples cannot tell none from relu, taken as none") as told:
         model = export(net)
     assert [layer.activation for layer in model.head] == ["none", "none"]
+    assert "head=[('fc1', 'relu'), ('fc2', 'none')]" in str(told[0].message)
     assert any("fc1" in notice for notice in model.provenance["notices"])
     model = export(net, head=[("fc1", "relu"), "fc2"])
     assert [layer.activation for layer in model.head] == ["relu", "none"]
@@ -247,6 +248,8 @@ def test_refusals(torch, nets, export, tmp_path):
     log = nets.Chain(nn.GRU(3, 4), nn.Linear(4, 2), nn.LogSoftmax(-1))
     refused(export, tmp_path, log, "LogSoftmax; export the module without it")
     refused(export, tmp_path, nn.GRU(3, 4), "expected 3 names", inputs=["a"])
+    refused(export, tmp_path, nn.GRU(3, 4), r"a list of names, got the text 'abc'", inputs="abc")
+    refused(export, tmp_path, nn.GRU(3, 4).state_dict(), "expected an nn.Module, got OrderedDict")
     refused(export, tmp_path, nn.GRU(3, 4), r"shape \(T, 3\) with T >= 16", samples=random(5, 3))
     refused(export, tmp_path, nn.GRU(3, 4), "NaN", samples=np.full((20, 3), np.nan))
 
