@@ -75,8 +75,11 @@ class StateLayout:
         self.y_offset = offset
         self.y_size = model.output_size
         self.core_size = offset + padded(self.y_size)
-        facts = ["core-row-1", *(f"{layer.cell}:{f}" for layer, f in zip(model.layers, layers, strict=True))]
-        facts.append(f"y:{self.y_offset}:{self.y_size}:{self.core_size}")
+        # Written out, never a `repr`: files carry this digest, so no renaming may change it.
+        facts = ["core-row-1"]
+        for layer, f in zip(model.layers, layers, strict=True):
+            facts.append(f"{layer.cell} {f.h_offset} {f.h_size} {f.c_offset} {f.c_size}")
+        facts.append(f"y {self.y_offset} {self.y_size} {self.core_size}")
         self.digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def h(self, row: Float32, layer: int) -> Float32:

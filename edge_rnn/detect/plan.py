@@ -112,7 +112,7 @@ class Plan:
             self.record[name] = value
         self.fresh = self._fresh(model, spec)
         self.weights_digest = weights_digest(model)
-        facts = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {self.dtype}"
+        facts = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {detect} {marks}"
         self.layout_digest = hashlib.sha256(facts.encode()).hexdigest()
         constants = msgspec.json.encode(spec, enc_hook=float) + self.vectors.astype("<f8").tobytes()
         self.detector_digest = hashlib.sha256(constants).hexdigest()
