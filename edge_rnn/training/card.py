@@ -2,7 +2,9 @@
 
 A card is plain JSON: it is stored in the model file (`provenance["training"]`) and printed. Simple rules
 stand beside the network in the same units, because a recurrent network that forecasts no better than
-"the same as last time" is not worth its cycles.
+"the same as last time" is not worth its cycles. The alarms on the held-back rows are few by construction:
+the network has not seen these rows, but the threshold was set from them. What a detector finds and how
+often it is wrong shows on other recordings, with `edge-rnn replay`.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ def render(card: Mapping[str, Any], width: int | None = None) -> str:
             say(
                 label,
                 f"threshold {part['threshold']:.4g} ({part['rule']})",
-                f"held back: {part['alarms']} alarm(s), {part['alarms_per_day']:.3g} a day, "
+                f"on the held-back rows, which set it: {part['alarms']} alarm(s), "
+                f"{part['alarms_per_day']:.3g} a day, "
                 f"{part['rows_in_alarm']} of {part['rows']} rows in alarm",
             )
     for note in data["notes"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 import zlib
@@ -48,6 +49,15 @@ def test_fields_of_the_snapshot() -> None:
     assert content[8:104] == b"".join(bytes.fromhex(d) for d in digests)
     row = detector.table.states[0]
     assert content[HEAD:-4] == row["core"].tobytes() + row["detect"].tobytes() + row["marks"].tobytes()
+
+
+def test_the_layouts_digest_is_over_the_text_that_format_md_gives() -> None:
+    of = dspot_model()
+    plan, c, scorers = Detector(of).table.plan, of.input_size, len(of.detector.scorers)
+    window = of.detector.threshold.window
+    facts = (plan.layout.digest, c, scorers, window, 5 + (3 + 2 * scorers) * c + window, 13 + 4 * c)
+    text = " ".join(["detector-row-1", *map(str, facts)])
+    assert plan.layout_digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_numeric_class_is_a_note_only() -> None:
