@@ -23,8 +23,8 @@ growing to `reconnect_max`. A connection that holds for less than `STABLE_S` doe
 daemons with one client id would throw each other out every second for ever. Not every broker tells them why,
 so after `QUICK_LOSSES` losses within `QUICK_S` of connecting the log says what it may be.
 
-Failed attempts are thinned in the log (see `logs.py`) until the next connection; the loss of a connection is
-always told, as the connection was.
+Failed attempts are thinned in the log (see `logs.py`) until the next connection. The loss of a connection is
+told, as the connection was; from the third quick loss on both are thinned, too, until a connection holds.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ QUICK_LOSSES = 3
 _CONNACK_S = 10.0
 _CONNECT_S = 5.0
 _OTHER_CLIENT = "another client with the id "
+# Kinds of the thinned lines about a connection that does not hold.
+_FLAPPING = ("quick loss", "quick connect")
 _OWN_ID = "give each daemon its own mqtt.client_id"
 _BAD_CREDENTIALS = (134, 135)
 _TAKEN_OVER = 142
@@ -375,6 +377,9 @@ class Connection:
         wait = pause(now - self._down_since, shortest, longest, self._chance())
         self._next_attempt = now + wait
         text = f"broker {self._where}: {why}; trying again in {wait:.1f} s"
+        if was_connected and self._quick_losses >= QUICK_LOSSES:
+            self._log.limited("warning", "mqtt", _FLAPPING[0], text)
+            return
         if was_connected:
             self._log.warning("mqtt", text)
             return
@@ -395,7 +400,11 @@ class Connection:
             held = now - self._up_since
             if held >= STABLE_S:
                 self._down_since = now
-            self._quick_losses = self._quick_losses + 1 if held < QUICK_S else 0
+            self._quick_losses += 1
+            if held >= QUICK_S:
+                self._quick_losses = 0
+                for kind in _FLAPPING:
+                    self._log.settled("mqtt", kind)
             if self._quick_losses >= QUICK_LOSSES and _OTHER_CLIENT not in why:
                 why = (
                     f"{why}, {self._quick_losses} times within {QUICK_S:.0f} s of connecting; perhaps "
@@ -481,8 +490,11 @@ class Connection:
         self._complaints.clear()
         self.counters.connects += 1
         self._in_flight_limit = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
-        self._log.info(
-            "mqtt", f"connected to {self._where}", protocol=self._config.protocol,
+        say = self._log.info
+        if self._quick_losses >= QUICK_LOSSES:
+            say = partial(self._log.limited, "info", kind=_FLAPPING[1])
+        say(
+            "mqtt", text=f"connected to {self._where}", protocol=self._config.protocol,
             client_id=self._config.client_id, session_present=self.session_present,
         )  # fmt: skip
         self._subscribe()
