@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,6 +74,13 @@ class DetectorTable:
         }.items():  # fmt: skip
             self._table[word] = value
         self._table_at = self._table.ctypes.data
+
+    def __reduce__(self) -> NoReturn:
+        """No copy and no pickle: compiled code would still be led into this one's memory."""
+        raise TypeError(
+            "a detector cannot be copied or pickled; make another one of the same model and carry the state "
+            "over with snapshot() and restore()"
+        )
 
     def reset(self, row: int) -> None:
         """Make `row` a stream that has seen nothing."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import pickle
 import random
 import struct
 import zlib
@@ -58,6 +60,12 @@ def test_the_layouts_digest_is_over_the_text_that_format_md_gives() -> None:
     facts = (plan.layout.digest, c, scorers, window, 5 + (3 + 2 * scorers) * c + window, 13 + 4 * c)
     text = " ".join(["detector-row-1", *map(str, facts)])
     assert plan.layout_digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_copy_that_would_share_memory_is_refused(copied) -> None:
+    with pytest.raises(TypeError, match=r"cannot be copied or pickled.*snapshot\(\) and restore\(\)"):
+        copied(Detector(dspot_model()))
 
 
 def test_the_numeric_class_is_a_note_only() -> None:
