@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -22,6 +23,7 @@ import pytest
 from edge_rnn import cli
 from edge_rnn.core.detector_spec import DetectorSpec, ScorerSpec, ThresholdSpec
 from edge_rnn.core.model import Input, Linear, Model, Recurrent
+from edge_rnn.detect.detector import Detector
 from edge_rnn.files import config_types
 from edge_rnn.files.config import channel_order, load_config
 from edge_rnn.files.load import load
@@ -85,6 +87,32 @@ def test_the_two_commands_of_the_first_page_stand_there_to_the_letter() -> None:
     assert "pip install '.[dev]' && pytest" in shell_lines()
 
 
+def test_every_verb_is_in_the_list() -> None:
+    assert set(re.findall(r"^\| `edge-rnn (\w+)` \|", README, re.MULTILINE)) == set(cli.VERBS)
+
+
+def test_nothing_is_published_before_the_daemon_has_a_session() -> None:
+    """A block pasted at once: messages to a broker without the daemon's session would be lost."""
+    wait = "until mosquitto_sub -C 1 -t edge-rnn/status | grep -qx online; do sleep 1; done"
+    starts = [i for i, line in enumerate(shell_lines()) if re.match(r"edge-rnn run .*&$", line)]
+    assert len(starts) >= 2
+    assert all(shell_lines()[i + 1] == wait for i in starts)
+
+
+def test_the_readings_of_a_pump_go_from_warming_to_an_alarm(capsys) -> None:
+    """The block that publishes: what its Python prints, judged by the model, is what the page says."""
+    block = next(text for text in of_kind("sh") if text.startswith("python -u - <<'END'"))
+    script = block.split("\n", 1)[1].removesuffix("END\n").replace("time.sleep(0.05)", "pass")
+    exec(compile(script, "README.md", "exec"), {})
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    detector = Detector(load(need.ROOT / MODEL))
+    told = [detector.step(list(line.values()), i * 50_000_000).status for i, line in enumerate(lines)]
+    assert list(lines[0]) == [channel.name for channel in detector.model.inputs]
+    assert told[0] == "warming"
+    assert set(told[40:160]) == {"normal"}
+    assert "anomaly" in told[160:]
+
+
 def test_every_command_is_one_of_the_command_line() -> None:
     assert len(commands()) >= 10
     told = {words[0] for words in commands()}
@@ -98,8 +126,9 @@ def test_every_command_is_one_of_the_command_line() -> None:
 
 def test_extras_and_files_that_are_named_exist() -> None:
     project = (need.ROOT / "pyproject.toml").read_text("utf-8")
-    extras = set(re.findall(r"pip install '\.\[(\w+)\]'", README))
-    assert {"demo", "dev", "train"} <= extras
+    extras = set(re.findall(r"pip install '\.\[([\w,]+)\]'", README))
+    extras = {extra for group in extras for extra in group.split(",")}
+    assert {"demo", "dev", "train", "plot"} <= extras
     assert all(re.search(rf"^{extra} = ", project, re.MULTILINE) for extra in extras)
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     guide = (need.ROOT / "CONTRIBUTING.md").read_text("utf-8")
