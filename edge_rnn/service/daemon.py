@@ -199,7 +199,12 @@ class Daemon:
         self._commits.hold(deliveries)
         readings = []
         for delivery in deliveries:
-            readings += pipeline.take(delivery, counters, self._log)
+            try:
+                readings += pipeline.take(delivery, counters, self._log)
+            except Exception as error:  # noqa: BLE001 - the messages beside it have been accepted, too
+                counters.errors += 1
+                kind = type(error).__name__
+                self._log.limited("error", "take", kind, f"a message was not understood: {error!r}")
         if readings:
             self._lag_ns = deliveries[-1].arrival_ns - readings[-1].time_ns
             self._emit(pipeline.engine.feed(readings, self._arrival.next_ns()))

@@ -357,6 +357,22 @@ def test_a_turn_that_fails_is_counted_and_said_and_the_next_one_works(bench, mon
     assert len(b.link.acked) == 2
 
 
+def test_a_message_that_breaks_its_decoder_takes_no_other_with_it(bench, monkeypatch) -> None:
+    b = bench(commit_every="100ms")
+    pipeline = type(b.daemon._pipeline)
+    take, broken = pipeline.take, payload(1).encode()
+
+    def fragile(self, delivery, *rest):
+        return 1 / 0 if delivery.payload == broken else take(self, delivery, *rest)
+
+    monkeypatch.setattr(pipeline, "take", fragile)
+    b.link.bring(*map(payload, range(3)))
+    b.turn(0)
+    assert b.daemon.counters.errors == 1
+    assert len(b.topics("/score")) == 2
+    assert "a message was not understood: ZeroDivisionError" in b.log.getvalue()
+
+
 def test_streams_beyond_the_limit_lose_their_state_and_their_retained_topic(bench) -> None:
     b = bench(stream="max_streams = 2", commit_every="100ms")
     for key in range(3):
