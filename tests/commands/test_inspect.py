@@ -66,6 +66,8 @@ def test_the_card_as_json_tells_what_the_model_is(folder: Path, capsys: pytest.C
 def test_the_card_for_people_has_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "pump.safetensors"]) == 0
     out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
+    assert "notices:" not in out
     for text in (
         "pump", "lstm 2 -> 2", "sensor 0 [m/s²]", "parameters", "multiply-adds", "class ", "16 steps",
         "largest deviation here", "forecast", "mewma of the residual", "2 of 3 above", "trained_on",

@@ -98,6 +98,12 @@ def test_the_engine_gives_the_bits_of_the_library(plant) -> None:
     assert not result.alarm.all()
 
 
+def test_a_model_without_a_detector_is_refused_before_the_data_is_read(tmp_path, capsys) -> None:
+    edge_rnn.save(dataclasses.replace(detector_model(), detector=None), tmp_path / "steps.safetensors")
+    assert main(["replay", str(tmp_path / "steps.safetensors"), "no-such.csv"]) == 78
+    assert "steps.safetensors: no detector section, so there are no verdicts" in capsys.readouterr().err
+
+
 def test_the_summary(plant, capsys) -> None:
     model_file, data, _ = plant
     code, out, err = call(capsys, model_file, data, "--labels", "bad")

@@ -53,6 +53,17 @@ def test_a_model_and_its_card(csv, tmp_path, capsys):
     assert verdict.status == "warming"
 
 
+def test_the_card_fits_the_terminal(csv, tmp_path, capsys):
+    from edge_rnn.training import card, fit
+
+    assert run(csv, "-o", tmp_path / "m.safetensors", "--rows", 200, *SMALL) == 0
+    capsys.readouterr()
+    facts = fit.card_of(edge_rnn.load(tmp_path / "m.safetensors"))
+    whole, wrapped = card.render(facts), card.render(facts, 60)
+    assert max(map(len, whole.splitlines())) > 60 >= max(map(len, wrapped.splitlines()))
+    assert wrapped.split() == whole.split()
+
+
 def test_json_and_every_option(csv, tmp_path, capsys):
     output = tmp_path / "m.safetensors"
     words = [
