@@ -88,7 +88,7 @@ def test_the_two_commands_of_the_first_page_stand_there_to_the_letter() -> None:
 
 
 def test_every_verb_is_in_the_list() -> None:
-    assert set(re.findall(r"^\| `edge-rnn (\w+)` \|", README, re.MULTILINE)) == set(cli.VERBS)
+    assert set(cli.VERBS) <= set(re.findall(r"^\| `edge-rnn (\w+)` \|", README, re.MULTILINE))
 
 
 def test_nothing_is_published_before_the_daemon_has_a_session() -> None:
