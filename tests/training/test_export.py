@@ -115,7 +115,8 @@ def test_an_activation_the_samples_cannot_tell_is_named(torch, nets, export):
     net = nets.FunctionalHead(first=torch.relu)
     with torch.no_grad():
         net.fc1.bias.fill_(50.0)
-    with pytest.warns(UserWarning, match="fc1: the samples cannot tell none from relu, taken as none") as told:
+    taken = "fc1: the samples cannot tell none from relu, taken as none"
+    with pytest.warns(UserWarning, match=taken) as told:
         model = export(net)
     assert [layer.activation for layer in model.head] == ["none", "none"]
     assert "head=[('fc1', 'relu'), ('fc2', 'none')]" in str(told[0].message)
