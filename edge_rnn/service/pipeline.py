@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
@@ -20,6 +18,7 @@ from edge_rnn.errors import ConfigError, ModelFileError, SnapshotError
 from edge_rnn.files.config import NO_DETECTOR, channel_order
 from edge_rnn.files.config_types import Config, StreamConfig
 from edge_rnn.files.load import load
+from edge_rnn.files.model_file import check_self_test
 from edge_rnn.service.codec import Decoder, Field, PayloadError, TimeField, decoder
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
@@ -145,16 +144,7 @@ def _model(stream: StreamConfig) -> Model:
     model = load(stream.model)
     if model.detector is None:
         raise ModelFileError(f"{stream.model}: stream {stream.name!r}: {NO_DETECTOR}")
-    test = model.self_test
-    if test is not None:
-        found = Stepper(model).run(test.x)
-        worst = float(np.abs(found - test.y).max())
-        # Written so that a NaN fails too.
-        if not worst <= test.tolerance:
-            raise ModelFileError(
-                f"{stream.model}: self-test on this machine's kernels: expected outputs within "
-                f"{test.tolerance:g}, got a difference of {worst:g}; report this, with `edge-rnn --version`"
-            )
+    check_self_test(model, Stepper(model).run, f"{stream.model}: on this machine's kernels")
     return model
 
 

@@ -590,13 +590,13 @@ def read_mutant(path: Path) -> tuple[dict[str, bytes], list[str]] | None:
         connection.close()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_mutants_are_refused_or_true(sound: Path, memory: Path, seed: int) -> None:
     raw, rng = sound.read_bytes(), random.Random(seed)
     used = [i for i, byte in enumerate(raw) if byte]
     path = memory / "edge.db"
     refused = rows_lost = untouched = 0
-    for _ in range(4_250):
+    for _ in range(3_000):
         path.write_bytes(mutate_bytes(raw, rng, used))
         found = read_mutant(path)
         if found is None:
@@ -613,13 +613,13 @@ def test_mutants_are_refused_or_true(sound: Path, memory: Path, seed: int) -> No
     assert untouched > 50
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_resealed_mutants_are_handed_out_as_they_stand(sound: Path, memory: Path, seed: int) -> None:
     """Rows changed through SQL with all checksums made right get past every check, unchanged."""
     rng = random.Random(seed)
     path = memory / "edge.db"
     accepted = 0
-    for _ in range(1_250):
+    for _ in range(5_000):
         shutil.copyfile(sound, path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
@@ -638,7 +638,7 @@ def test_resealed_mutants_are_handed_out_as_they_stand(sound: Path, memory: Path
         found = read_mutant(path)
         assert found == (expected, [])
         accepted += 1
-    assert accepted == 1_250
+    assert accepted == 5_000
 
 
 @pytest.mark.parametrize("seed", range(2))
