@@ -28,6 +28,7 @@ VERBS = {
     "inspect": "print a model's card, or draw its gates over time",
     "convert": "turn a PyTorch state_dict (.pt, .safetensors) into a model file, without torch",
     "export": "write a model as C99 for a microcontroller, with the same bits",
+    "bench": "measure latency, jitter, throughput and start on this machine, and check its bits",
     "train": "train a detector from CSV files (needs the extra 'train')",
 }
 

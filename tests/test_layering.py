@@ -27,7 +27,7 @@ BELOW = {
     "files": {"errors", "core", "detect", "stream"},
     "training": {"errors", "core", "detect", "files", "calibrate"},
     "service": {"errors", "core", "detect", "stream", "files"},
-    "bench": {"errors", "core", "detect", "stream", "files"},
+    "bench": {"errors", "core", "detect", "stream", "files", "service"},
     "demo": {"errors", "core", "detect", "stream", "files", "service", "calibrate", "training"},
     "commands": {
         "errors", "core", "detect", "stream", "files", "service", "calibrate", "training", "bench", "demo",
