@@ -5,6 +5,11 @@ compilation at construction and never later, so there are two kinds of functions
 
 * `@jit` (and `@inlined`) marks a helper. It is compiled into whatever jitted code calls it.
 * `compiled(function, signature, key)` compiles an entry point at once, or loads it from the cache.
+  An `EntryPoint` is what such a call needs, so that the same function can be compiled ahead of time instead.
+
+Numba and LLVM are imported when something is compiled, and not before: a helper is a `Helper` until jitted
+code or a call asks for its dispatcher. So a process whose code comes from a library (`backend.py`) imports
+the modules that hold helpers, but never Numba.
 
 No fast-math flag is ever set, so a compiled `a * b + c` in float64 stays a multiplication and an
 addition with two roundings on every machine; a division by zero gives inf or NaN as in C
@@ -41,12 +46,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import llvmlite
-import numba
-from llvmlite import binding as llvm
-from numba.core.compiler import CompileResult
-from numba.core.registry import cpu_target
-from numba.core.serialize import dumps
+import numpy as np
+from numpy.typing import NDArray
 
 Numeric = Literal["auto", "F", "U"]
 F = TypeVar("F", bound=Callable[..., object])
@@ -55,16 +56,47 @@ Entry = TypeVar("Entry", bound=Callable[..., int])
 _CHECKSUM = hashlib.sha256().digest_size
 
 
+class Helper:
+    """A function for use in jitted code; its dispatcher is made when Numba, or a caller, asks for it.
+
+    Numba finds the dispatcher by `_numba_type_`, which it asks any object it does not know.
+    """
+
+    def __init__(self, function: Callable[..., object], options: dict[str, bool]) -> None:
+        functools.update_wrapper(self, function)
+        self._options = options
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """Numba's object for this function."""
+        import numba
+
+        function = cast(Any, self).__wrapped__
+        _name_symbols(function)
+        return numba.njit(error_model="numpy", **self._options)(function)
+
+    @property
+    def _numba_type_(self) -> object:
+        return self.dispatcher._numba_type_
+
+    def __call__(self, *arguments: object) -> object:
+        """Run it, compiled for these types."""
+        return self.dispatcher(*arguments)
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dispatcher, name)
+
+
 def jit(function: F) -> F:
     """Mark a helper of jitted code: compiled into its callers, never cached on its own."""
-    _name_symbols(function)
-    return cast(F, numba.njit(error_model="numpy")(function))
+    return cast(F, Helper(function, {}))
 
 
 def inlined(function: F) -> F:
     """Like `jit`, and LLVM inlines it wherever it is called: for small helpers in hot loops."""
-    _name_symbols(function)
-    return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
+    return cast(F, Helper(function, {"forceinline": True}))
 
 
 def compiled(function: F, signature: object, key: str) -> F:
@@ -78,6 +110,8 @@ def compiled(function: F, signature: object, key: str) -> F:
     Returns:
         The function, with a dispatcher that accepts this signature only.
     """
+    import numba
+
     _name_symbols(function)
     dispatcher = numba.njit(error_model="numpy")(function)
     dispatcher._cache = _CodeCache(f"{function.__module__}.{function.__name__}", key)
@@ -108,6 +142,33 @@ def entry_point(function: Entry, probe: int, answer: int, *more: int) -> Entry:
         if direct(probe, *more) == answer:
             return direct
     return function
+
+
+@dataclass(eq=False)
+class EntryPoint:
+    """A function of int64 that Python calls by address, not compiled yet.
+
+    Attributes:
+        function: plain Python; it may call helpers.
+        signature: as Numba writes it.
+        key: everything that decides the code, see `source_digest`.
+        probe: a table whose address `function` may be tried with.
+        answer: what it then returns.
+        more: the arguments beside the table's address in such a trial.
+    """
+
+    function: Callable[..., int]
+    signature: str
+    key: str
+    probe: NDArray[np.int64]
+    answer: int
+    more: tuple[int, ...] = ()
+
+    @functools.cached_property
+    def machine_code(self) -> Callable[..., int]:
+        """The compiled function; compiled, or loaded from the cache, at the first time asked."""
+        code = compiled(self.function, self.signature, self.key)
+        return entry_point(code, self.probe.ctypes.data, self.answer, *self.more)
 
 
 def source_digest(*files: str | Path) -> str:
@@ -145,6 +206,9 @@ def target() -> Target:
     Where the instruction is missing, the result calls the library's `fmaf`; where it uses 512-bit
     registers, 16 lanes are the natural width, elsewhere 8 (16 floats spill on NEON and SSE2).
     """
+    from llvmlite import binding as llvm
+    from numba.core.registry import cpu_target
+
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=2)
     assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE))
@@ -183,12 +247,17 @@ class _CodeCache:
         self._key = (name, key)
 
     def _file(self, context: Any, signature: object) -> str:
+        import llvmlite
+        import numba
+
         versions = (numba.__version__, llvmlite.__version__, sys.version, platform.machine())
         facts = repr((self._key, versions, str(signature), context.codegen().magic_tuple()))
         return f"{self._name}-{hashlib.sha256(facts.encode()).hexdigest()[:32]}.code"
 
     def load_overload(self, signature: object, target_context: Any) -> object:
         """The compiled code, or None where no directory holds a whole file of it."""
+        from numba.core.compiler import CompileResult
+
         target_context.refresh()
         name = self._file(target_context, signature)
         for directory in _cache_directories():
@@ -201,6 +270,8 @@ class _CodeCache:
 
     def save_overload(self, signature: object, result: Any) -> None:
         """Write the code to the first directory that can be written; none is no error."""
+        from numba.core.serialize import dumps
+
         payload = dumps(result._reduce())
         content = hashlib.sha256(payload).digest() + payload
         name = self._file(result.target_context, signature)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba.core.registry import cpu_target
 
 from edge_rnn import Stepper
 from edge_rnn.core import jit
@@ -160,7 +161,7 @@ def test_nothing_can_be_written_and_all_works(package, tmp_path) -> None:
 
 
 def test_a_cpu_named_by_the_user_decides_class_and_width(package, tmp_path) -> None:
-    if "x86_64" not in jit.cpu_target.target_context.codegen().magic_tuple()[0]:
+    if "x86_64" not in cpu_target.target_context.codegen().magic_tuple()[0]:
         pytest.skip("names of x86-64 CPUs")
     for cpu, fused, lanes in (("nehalem", False, 8), ("haswell", True, 8)):
         result = step_in_new_process(
@@ -172,7 +173,7 @@ def test_a_cpu_named_by_the_user_decides_class_and_width(package, tmp_path) -> N
 
 
 def test_class_f_without_the_instruction_is_slow_but_gives_the_same_bits(package) -> None:
-    if "x86_64" not in jit.cpu_target.target_context.codegen().magic_tuple()[0]:
+    if "x86_64" not in cpu_target.target_context.codegen().magic_tuple()[0]:
         pytest.skip("names of x86-64 CPUs")
     result = step_in_new_process(package, "F", NUMBA_CPU_NAME="nehalem", NUMBA_CPU_FEATURES="")
     assert not result["fused"]
