@@ -23,11 +23,14 @@ from edge_rnn.errors import EdgeRnnError
 VERBS = {
     "demo": "the whole daemon on an embedded broker with simulated pumps, in under a minute",
     "run": "run the daemon: MQTT readings in, scores and alarms out",
+    "init": "listen to a broker for a while and propose a configuration",
     "check": "validate a configuration or a model file and list every problem",
     "replay": "run recorded data through the same engine, faster than real time",
     "inspect": "print a model's card, or draw its gates over time",
     "convert": "turn a PyTorch state_dict (.pt, .safetensors) into a model file, without torch",
     "export": "write a model as C99 for a microcontroller, with the same bits",
+    "tail": "all streams of a running daemon, live, sorted by what needs a person first",
+    "events": "the history of alarms and faults, from the daemon's database",
     "bench": "measure latency, jitter, throughput and start on this machine, and check its bits",
     "train": "train a detector from CSV files (needs the extra 'train')",
 }

@@ -29,9 +29,10 @@ BELOW = {
     "service": {"errors", "core", "detect", "stream", "files"},
     "bench": {"errors", "core", "detect", "stream", "files", "service"},
     "demo": {"errors", "core", "detect", "stream", "files", "service", "calibrate", "training"},
+    "watch": {"errors", "core", "detect", "stream", "files", "service"},
     "commands": {
         "errors", "core", "detect", "stream", "files", "service", "calibrate", "training", "bench", "demo",
-        "firmware_export",
+        "firmware_export", "watch",
     },
     "cli": {"errors", "commands"},
     "firmware_export": {"errors", "core", "detect", "files"},
@@ -44,7 +45,7 @@ OF_THE_PACKAGE = {"__version__"}
 PLACES: dict[str, tuple[tuple[str, ...], bool]] = {
     "numba": (("edge_rnn/core/", "edge_rnn/detect/"), True),
     "llvmlite": (("edge_rnn/core/",), True),
-    "paho": (("edge_rnn/service/mqtt.py", "edge_rnn/demo/clients.py"), True),
+    "paho": (("edge_rnn/service/mqtt.py", "edge_rnn/demo/clients.py", "edge_rnn/watch/client.py"), True),
     "torch": (("edge_rnn/training/",), True),
     "sqlite3": (("edge_rnn/service/store*",), True),
     "rich": (("edge_rnn/commands/", "edge_rnn/demo/"), False),

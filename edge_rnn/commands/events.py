@@ -1,0 +1,197 @@
+"""`edge-rnn events`: the history of alarms and faults, from the daemon's database.
+
+The database is read beside the running daemon, which is not disturbed. A table for people, or one JSON object
+a line (`--json`), or CSV (`--csv`), each for the same choice of events, newest first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_rnn.errors import ConfigError
+from edge_rnn.files.config_walk import duration_text, parse_duration
+from edge_rnn.files.text import printable
+from edge_rnn.files.time_column import BadTimeError, guess, parse
+from edge_rnn.service.store_history import EventFilter, read_history
+from edge_rnn.stream.types import Event
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SECOND = 1_000_000_000
+_COLUMNS = (
+    "id", "stream", "kind", "start", "end", "start_ns", "end_ns", "duration_s", "peak", "peak_time",
+    "peak_ns", "threshold", "shares",
+)  # fmt: skip
+_WHEN = 'a duration back from now ("2h", "7d") or a time ("2026-05-01 10:00")'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `edge-rnn events`."""
+    parser.epilog = """\
+examples:
+  edge-rnn events pump.toml --since 1d
+  edge-rnn events pump.toml --open
+  edge-rnn events edge-rnn.db --stream 'pumps/*' --kind anomaly --csv > alarms.csv"""
+    parser.add_argument("source", metavar="SOURCE", help="the daemon's configuration (.toml) or its database")
+    parser.add_argument("--stream", metavar="PATTERN", help="only these streams; * and ? stand for any text")
+    parser.add_argument(
+        "--kind",
+        metavar="KIND",
+        help="anomaly, fault (any), or one of missing, non-finite, range, stuck, silent",
+    )
+    parser.add_argument("--since", metavar="WHEN", help=f"not ended before: {_WHEN}")
+    parser.add_argument("--until", metavar="WHEN", help="not begun after")
+    parser.add_argument("--open", action="store_true", help="only those that have not ended")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="newest N (default: 50); 0: all")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="CSV with a header")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the events chosen; 0, also if there are none."""
+    if args.limit < 0:
+        raise ConfigError(f"--limit: expected 0 or more, got {args.limit}")
+    chosen = EventFilter(
+        stream=args.stream,
+        kind=args.kind,
+        since_ns=_moment(args.since, "--since"),
+        until_ns=_moment(args.until, "--until"),
+        running=args.open,
+        limit=args.limit or None,
+    )
+    events, damaged = read_history(_database(args.source), chosen)
+    if args.json:
+        sys.stdout.writelines(json.dumps(_plain(e), ensure_ascii=False) + "\n" for e in events)
+    elif args.csv:
+        _write_csv(events)
+    else:
+        _draw(events)
+    if damaged:
+        sys.stderr.write(f"edge-rnn events: {damaged} row(s) have a wrong checksum and are left out\n")
+    return 0
+
+
+def _database(source: str) -> Path:
+    if not source.lower().endswith(".toml"):
+        return Path(source)
+    from edge_rnn.files.config import load_config
+
+    return load_config(source).store.path
+
+
+def _moment(text: str | None, option: str) -> int | None:
+    """Nanoseconds since 1970 of a duration back from now, or of a time."""
+    if text is None:
+        return None
+    back = parse_duration(text)
+    if back is not None:
+        return time.time_ns() - back
+    form = guess([text])
+    # A bare number would be a time in 1970, which nobody means.
+    if form is None or re.fullmatch(r"\d{1,8}", text):
+        raise ConfigError(f"{option}: expected {_WHEN}, got {printable(text)!r}")
+    try:
+        return int(parse([text], form)[0])
+    except BadTimeError as error:
+        raise ConfigError(f"{option}: expected {_WHEN}, got {printable(text)!r}: {error}") from None
+
+
+def _iso(time_ns: int | None) -> str | None:
+    if time_ns is None:
+        return None
+    seconds, rest = divmod(time_ns, _SECOND)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest // 1_000_000:03d}Z"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "stream": event.stream,
+        "kind": event.kind,
+        "start": _iso(event.start_ns),
+        "end": _iso(event.end_ns),
+        "start_ns": event.start_ns,
+        "end_ns": event.end_ns,
+        "duration_s": None if event.end_ns is None else (event.end_ns - event.start_ns) / _SECOND,
+        "peak": _number(event.peak),
+        "peak_time": _iso(event.peak_ns),
+        "peak_ns": event.peak_ns,
+        "threshold": _number(event.threshold),
+        "shares": {name: _number(share) for name, share in event.shares},
+    }
+
+
+def _write_csv(events: list[Event]) -> None:
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for event in events:
+        row = _plain(event)
+        row["shares"] = " ".join(
+            name if s is None else f"{name}={s:.3f}" for name, s in row["shares"].items()
+        )
+        writer.writerow(row)
+
+
+def _draw(events: list[Event]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not events:
+        console.print("no events")
+        return
+    console.print(_table(events))
+    running = sum(e.end_ns is None for e in events)
+    console.print(f"{len(events)} event(s), {running} still open; times in UTC", style="dim")
+
+
+def _table(events: list[Event]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("start", "lasted", "stream", "kind", "peak / threshold", "because of"):
+        table.add_column(
+            heading, justify="right" if heading == "lasted" else "left", no_wrap=heading == "start"
+        )
+    for event in events:
+        over = event.end_ns is not None
+        style = "dim" if over else "bold red" if event.kind == "anomaly" else "bold magenta"
+        peak = f"{event.peak:.3g} / {event.threshold:.3g}" if math.isfinite(event.peak) else ""
+        reasons = ", ".join(
+            name if math.isnan(share) else f"{name} {share:.0%}" for name, share in event.shares[:3]
+        )
+        table.add_row(
+            (_iso(event.start_ns) or "")[:19].replace("T", " "),
+            _lasted(event.end_ns - event.start_ns) if event.end_ns is not None else "open",
+            Text(printable(event.stream)), Text(event.kind, style), peak, Text(printable(reasons)),
+        )  # fmt: skip
+    return table
+
+
+def _lasted(length_ns: int) -> str:
+    """A length for a reader: at most two units."""
+    if length_ns < 10 * _SECOND:
+        return f"{length_ns / _SECOND:.1f} s"
+    seconds = round(length_ns / _SECOND)
+    for unit, size, lower, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            return f"{whole} {unit} {rest // part} {lower}" if rest // part else f"{whole} {unit}"
+    return duration_text(seconds * _SECOND)
