@@ -20,6 +20,7 @@ from tests.support import need
 # What each room may import from; a room may always import from itself.
 BELOW = {
     "errors": set(),
+    "evaluate": {"errors"},
     "core": {"errors"},
     "detect": {"errors", "core"},
     "calibrate": {"errors", "core", "detect"},
@@ -32,7 +33,7 @@ BELOW = {
     "watch": {"errors", "core", "detect", "stream", "files", "service"},
     "commands": {
         "errors", "core", "detect", "stream", "files", "service", "calibrate", "training", "bench", "demo",
-        "firmware_export", "watch",
+        "firmware_export", "evaluate", "watch",
     },
     "cli": {"errors", "commands"},
     "firmware_export": {"errors", "core", "detect", "files"},
