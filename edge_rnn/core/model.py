@@ -260,6 +260,11 @@ class RestState:
         return f"<RestState of {len(self.h)} layer(s)>"
 
 
+# Features of a sample's time; those of channels are "difference:<channel>".
+TIME_FEATURES = ("day_sin", "day_cos", "half_day_sin", "half_day_cos", "week_sin", "week_cos", "weekend")
+DIFFERENCE = "difference:"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A whole model: layers, head, and what is known about inputs, scaling and detection.
@@ -268,7 +273,11 @@ class Model:
         layers: one or more `Recurrent`, bottom first.
         head: zero or more `Linear`; without any, the output is the top layer's h.
         name: letters for people; never a path.
-        inputs: one `Input` per channel; default `x0`, `x1`, ...
+        inputs: one `Input` per channel, a reading of every sample; default `x0`, `x1`, ...
+        features: what the network is given behind the channels, made of them and of the sample's time by the
+            detector: `day_sin`, `day_cos`, `half_day_sin`, `half_day_cos`, `week_sin`, `week_cos` (phase of
+            the day, of 12 hours, of the week from Monday), `weekend` (1 or 0), `difference:<channel>` (its
+            conditioned value minus the one before). No channel may have such a name.
         scaler: raw readings to model space, or None where readings are in model space already.
         detector: how verdicts are made from the outputs, or None for a model that only steps.
         self_test: recorded steps that every load replays.
@@ -290,9 +299,10 @@ class Model:
     rest_state: RestState | None = None
     activation_ranges: tuple[float, ...] | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("layers", "head", "inputs"):
+        for name in ("layers", "head", "inputs", "features"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.layers:
             raise ModelFileError("layers: expected at least one recurrent layer, got none")
@@ -311,19 +321,22 @@ class Model:
                 )
             size = linear.output_size
         if not self.inputs:
-            default = tuple(Input(f"x{i}") for i in range(self.input_size))
+            default = tuple(Input(f"x{i}") for i in range(self.input_size - len(self.features)))
             object.__setattr__(self, "inputs", default)
-        if len(self.inputs) != self.input_size:
+        channels = len(self.inputs)
+        if channels + len(self.features) != self.input_size:
+            and_features = f" and {len(self.features)} features" if self.features else ""
             raise ModelFileError(
-                f"inputs: expected {self.input_size} (the first layer's), got {len(self.inputs)}"
+                f"inputs: expected {self.input_size} (the first layer's), got {channels}{and_features}"
             )
         names = [i.name for i in self.inputs]
         if len(set(names)) != len(names) or not all(names):
             raise ModelFileError(f"inputs: expected distinct, non-empty names, got {names}")
-        if self.scaler is not None and self.scaler.mean.size != self.input_size:
-            raise ModelFileError(f"scaler: expected {self.input_size} channels, got {self.scaler.mean.size}")
+        self._check_features(names)
+        if self.scaler is not None and self.scaler.mean.size != channels:
+            raise ModelFileError(f"scaler: expected {channels} channels, got {self.scaler.mean.size}")
         if self.detector is not None:
-            self.detector.check(self.input_size, self.output_size)
+            self.detector.check(channels, self.output_size)
         if self.self_test is not None:
             shapes = (self.self_test.x.shape[1], self.self_test.y.shape[1])
             if shapes != (self.input_size, self.output_size):
@@ -361,6 +374,19 @@ class Model:
             parts.append(f"linear {linear.input_size} -> {linear.output_size}{activation}")
         return ", ".join(parts)
 
+    def _check_features(self, names: list[str]) -> None:
+        if not self.features:
+            return
+        known = (*TIME_FEATURES, *(DIFFERENCE + name for name in names))
+        for feature in self.features:
+            if feature not in known or self.features.count(feature) > 1:
+                raise ModelFileError(
+                    f"features: expected distinct ones of {', '.join(TIME_FEATURES)} and "
+                    f"{DIFFERENCE}<channel>, got {feature!r}"
+                )
+            if feature in names:
+                raise ModelFileError(f"inputs: {feature!r} is the name of a feature; rename the channel")
+
     def _check_rest(self, rest: RestState) -> None:
         if len(rest.h) != len(self.layers) or len(rest.c) != len(self.layers):
             raise ModelFileError(f"rest_state: expected {len(self.layers)} layers")
@@ -370,8 +396,13 @@ class Model:
                 raise ModelFileError(f"rest_state: layer {i} does not fit its {layer.cell}")
 
     @property
+    def channels(self) -> int:
+        """C, the readings of a sample; with the features they are the network's inputs."""
+        return len(self.inputs)
+
+    @property
     def input_size(self) -> int:
-        """I, the model's inputs."""
+        """I, the network's inputs: channels, then features."""
         return self.layers[0].input_size
 
     @property

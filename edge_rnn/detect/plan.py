@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.detector_spec import DetectorSpec
+from edge_rnn.core.detector_spec import DetectorSpec, facts
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Model
@@ -112,9 +112,9 @@ class Plan:
             self.record[name] = value
         self.fresh = self._fresh(model, spec)
         self.weights_digest = weights_digest(model)
-        facts = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {detect} {marks}"
-        self.layout_digest = hashlib.sha256(facts.encode()).hexdigest()
-        constants = msgspec.json.encode(spec, enc_hook=float) + self.vectors.astype("<f8").tobytes()
+        layout = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {detect} {marks}"
+        self.layout_digest = hashlib.sha256(layout.encode()).hexdigest()
+        constants = msgspec.json.encode(facts(spec), enc_hook=float) + self.vectors.astype("<f8").tobytes()
         self.detector_digest = hashlib.sha256(constants).hexdigest()
         for array in (self.record, self.vectors, self.fresh):
             array.setflags(write=False)

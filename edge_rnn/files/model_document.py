@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from edge_rnn.core.detector_spec import DetectorSpec
+from edge_rnn.core.detector_spec import DetectorSpec, facts
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Activation, Cell, Model
@@ -102,6 +102,7 @@ class Document(Section, frozen=True, kw_only=True):
     rest_state: RestStateSection | None = None
     activation_ranges: tuple[float, ...] | None = None
     provenance: dict[str, object] = msgspec.field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
 
 class _Version(Struct, frozen=True):
@@ -143,6 +144,7 @@ def _document_of(model: Model) -> Document:
         rest_state=None if rest is None else RestStateSection(layers=len(rest.h)),
         activation_ranges=None if ranges is None else tuple(float(r) for r in ranges),
         provenance=dict(model.provenance),
+        features=model.features,
     )  # fmt: skip
 
 
@@ -197,6 +199,8 @@ def _plain_number(value: object) -> object:
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic", enc_hook=_plain_number)
+# Keeps the order of a spec's fields.
+_FACTS = msgspec.json.Encoder(enc_hook=_plain_number)
 
 
 def write_document(model: Model) -> str:
@@ -212,7 +216,11 @@ def write_document(model: Model) -> str:
         _check_text(channel.name, f"inputs[{i}].name", names)
         _check_text(channel.unit, f"inputs[{i}].unit")
     _check_json(model.provenance, "provenance", names)
-    return _ENCODER.encode(_document_of(model)).decode("utf-8")
+    document = _document_of(model)
+    if model.detector is not None:
+        detector = msgspec.Raw(_FACTS.encode(facts(model.detector)))
+        document = msgspec.structs.replace(document, detector=detector)
+    return _ENCODER.encode(document).decode("utf-8")
 
 
 def read_document(text: str, where: str) -> Document:

@@ -218,6 +218,7 @@ def _build(document: Document, taker: _Taker) -> Model:
         rest_state=None if rest is None else _rest_state(taker, rest, layers),
         activation_ranges=document.activation_ranges,
         provenance=document.provenance,
+        features=document.features,
     )  # fmt: skip
 
 
