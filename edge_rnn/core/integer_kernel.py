@@ -45,7 +45,7 @@ LAYERS, INPUTS, OUTPUTS, Y, INPUT_SCALE, TABLE, HEAD, HEAD_W, HEAD_SCALE, HEAD_B
     range(12)
 )
 XQ, OLD, INNER, CORE, HEADER = range(12, 17)
-CELL, ROWS, UNITS, OUT, SHIFT, W_X, W_H, M_X, M_H, BIAS, H, C, W_R, M_R, SHIFT_R, LAYER = range(16)
+CELL, ROWS, UNITS, OUT, BITS, W_X, W_H, M_X, M_H, BIAS, H, C, W_R, M_R, SHIFT_R, LAYER = range(16)
 
 RNN_TANH, RNN_RELU, LSTM, GRU = fields.RNN_TANH, fields.RNN_RELU, fields.LSTM, fields.GRU
 RELU, TANH, SIGMOID = fields.RELU, fields.TANH, fields.SIGMOID
@@ -95,8 +95,8 @@ class IntegerPacked:
         self.scratch_size = int(plan[INNER]) + units
         for i, (layer, place) in enumerate(zip(quantized.layers, self.layout.layers, strict=True)):
             record = plan[HEADER + LAYER * i :][:LAYER]
-            record[[CELL, ROWS, UNITS, OUT, SHIFT, SHIFT_R]] = (
-                CELLS.index(layer.cell), layer.input_size, layer.hidden_size, layer.output_size, layer.shift,
+            record[[CELL, ROWS, UNITS, OUT, BITS, SHIFT_R]] = (
+                CELLS.index(layer.cell), layer.input_size, layer.hidden_size, layer.output_size, layer.bits,
                 layer.shift_r,
             )  # fmt: skip
             record[[H, C]] = place.h_offset, place.c_offset
@@ -191,23 +191,25 @@ def _dot(a: NDArray[np.int32], start: int, b: NDArray[np.int32], size: int) -> W
 
 
 @jit
-def _tanh(v: Whole, table: NDArray[np.int32]) -> Whole:
-    """Q15 -> Q15."""
-    a = min(abs(v), 8 * UNIT - 1)
-    i, r = a >> 10, a & 1023
+def _lookup(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
+    """|v| in steps of 2^-bits of the table's: a line drawn between two entries."""
+    a = min(abs(v), (np.int64(TABLE_SIZE - 1) << bits) - 1)
+    i, r = a >> bits, a & ((np.int64(1) << bits) - 1)
     low = np.int64(table[i])
-    y = low + (((np.int64(table[i + 1]) - low) * r + 512) >> 10)
+    return low + (((np.int64(table[i + 1]) - low) * r + (np.int64(1) << (bits - 1))) >> bits)
+
+
+@jit
+def _tanh(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
+    """Q`bits` -> Q15; 32 entries of the table are 1."""
+    y = _lookup(v, bits - 5, table)
     return -y if v < 0 else y
 
 
 @jit
-def _sigmoid(v: Whole, table: NDArray[np.int32]) -> Whole:
-    """Q15 -> Q15, 0..32768."""
-    a = min(abs(v), 16 * UNIT - 1)
-    i, r = a >> 11, a & 2047
-    low = np.int64(table[i])
-    y = low + (((np.int64(table[i + 1]) - low) * r + 1024) >> 11)
-    s = UNIT // 2 + ((y + 1) >> 1)
+def _sigmoid(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
+    """Q`bits` -> Q15, 0..32768."""
+    s = UNIT // 2 + ((_lookup(v, bits - 4, table) + 1) >> 1)
     return UNIT - s if v < 0 else s
 
 
@@ -248,14 +250,13 @@ def _layer(
     r: NDArray[np.int64], weights: int, state: int, table: NDArray[np.int32], x: NDArray[np.int32],
     old: NDArray[np.int32], inner: NDArray[np.int32],
 ) -> None:  # fmt: skip
-    cell, n_x, units, n_h, shift = r[CELL], r[ROWS], r[UNITS], r[OUT], r[SHIFT]
+    cell, n_x, units, n_h, bits = r[CELL], r[ROWS], r[UNITS], r[OUT], r[BITS]
     gates = 4 if cell == LSTM else 3 if cell == GRU else 1
     rows = gates * units
     w_x, w_h = _ints(weights, r[W_X], rows * n_x), _ints(weights, r[W_H], rows * n_h)
     m_x, m_h = _ints(weights, r[M_X], rows), _ints(weights, r[M_H], rows)
     bias = _ints(weights, r[BIAS], rows + units)
     h, c = _ints(state, r[H], n_h), _ints(state, r[C], units)
-    half = np.int64(1) << (shift - 1)
     for k in range(n_h):
         value: Whole = np.int64(h[k])
         if cell == GRU:
@@ -268,13 +269,13 @@ def _layer(
         v3: Whole = np.int64(0)
         for gate in range(gates):
             row = gate * units + unit
-            a = _dot(w_x, row * n_x, x, n_x) * m_x[row]
-            b = _dot(w_h, row * n_h, old, n_h) * m_h[row]
+            a = (_dot(w_x, row * n_x, x, n_x) * m_x[row]) >> 16
+            b = (_dot(w_h, row * n_h, old, n_h) * m_h[row]) >> 16
             if cell == GRU and gate == 2:
-                v2 = ((a + half) >> shift) + bias[row]
-                v3 = ((b + half) >> shift) + bias[row + units]
+                v2 = a + bias[row]
+                v3 = b + bias[row + units]
             else:
-                v = ((a + b + half) >> shift) + bias[row]
+                v = a + b + bias[row]
                 if gate == 0:
                     v0 = v
                 elif gate == 1:
@@ -284,24 +285,24 @@ def _layer(
                 else:
                     v3 = v
         if cell == LSTM:
-            i, f = _sigmoid(v0, table), _sigmoid(v1, table)
-            g, o = _tanh(v2, table), _sigmoid(v3, table)
+            i, f = _sigmoid(v0, bits, table), _sigmoid(v1, bits, table)
+            g, o = _tanh(v2, bits, table), _sigmoid(v3, bits, table)
             new: Whole = ((f * np.int64(c[unit]) + 16384) >> 15) + ((i * g + 128) >> 8)
             new = min(max(new, -(1 << 30)), 1 << 30)
             c[unit] = np.int32(new)
-            out = (o * _tanh((new + 64) >> 7, table) + 16384) >> 15
+            out = (o * _tanh((new + 64) >> 7, 15, table) + 16384) >> 15
             if r[W_R] >= 0:
                 inner[unit] = np.int32(out)
             else:
                 h[unit] = np.int32(out)
         elif cell == GRU:
-            reset, z = _sigmoid(v0, table), _sigmoid(v1, table)
-            n = _tanh(v2 + ((reset * v3 + 16384) >> 15), table)
+            reset, z = _sigmoid(v0, bits, table), _sigmoid(v1, bits, table)
+            n = _tanh(v2 + ((reset * v3 + 16384) >> 15), bits, table)
             h[unit] = np.int32(((UNIT - z) * (n * 512) + z * np.int64(h[unit]) + 16384) >> 15)
         elif cell == RNN_RELU:
             h[unit] = np.int32(min(max(v0, 0), LARGEST))
         else:
-            h[unit] = np.int32(_tanh(v0, table))
+            h[unit] = np.int32(_tanh(v0, bits, table))
     if r[W_R] >= 0:
         w_r, m_r = _ints(weights, r[W_R], n_h * units), _ints(weights, r[M_R], n_h)
         half = np.int64(1) << (r[SHIFT_R] - 1)

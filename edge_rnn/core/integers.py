@@ -1,24 +1,28 @@
 """The formats of w8a16: int8 weights, int16 activations, an integer recurrence.
 
     input      x_q = round_half_even(float32(x * input_scale)), int16, saturated at +-32767
-    v          ((W_x x_q) m_x + (W_h h_q) m_h + 2^(shift-1)) >> shift, + bias; all sums exact
-               Q15 (32768 is 1) where an activation follows; for rnn_relu in steps of its h
-    tanh       table of 257 int16, interpolated; sigmoid(v) = (1 + tanh(v / 2)) / 2; Q15
+    v          bias + (((W_x x_q) m_x) >> 16) + (((W_h h_q) m_h) >> 16), m_x and m_h int16 per row, sums exact
+               Q`bits` (2^bits is 1) where an activation follows; for rnn_relu in steps of its h
+    tanh       table of 257 int16, interpolated; Q`bits` to Q15 (32768 is 1); sigmoid(v) = (1 + tanh(v / 2)) / 2
     rnn_tanh   h = tanh(v), Q15
     rnn_relu   h = v limited to 0..32767
     lstm       c = ((f c + 2^14) >> 15) + ((i g + 2^7) >> 8), int32 in Q22, limited to +-2^30 (+-256)
                h = (o tanh((c + 64) >> 7) + 2^14) >> 15, Q15; a projection: (W_r h) m_r shifted, limited
-    gru        n = tanh(v_x + ((r v_h + 2^14) >> 15)), h = ((32768 - z) 512 n + z h + 2^14) >> 15, int32 in
-               Q24; products read h as (h + 2^8) >> 9, limited to +-32767
+    gru        n = tanh(v_x + ((r v_h + 2^14) >> 15)), v_x and v_h the parts of v, each with a bias; h =
+               ((32768 - z) 512 n + z h + 2^14) >> 15, int32 in Q24; products read h as (h + 2^8) >> 9,
+               limited to +-32767
     Linear     float32(W h_q) * scale + bias, each operation rounded; then the activation, class U
 
 h of a layer is worth `h_scale` per step: 2^-15 where |h| <= 1, else 3 times the largest
 value seen / 32767.
 
 **No overflow**, checked by `quantize.py` for every row, by name: the sums W_x x_q and W_h h_q below 2^31 (at
-most 127 * 32767 * K), the 64-bit sum below 2^62, v below 2^30. All else is bounded by the formats: i, f, o,
-r, z in 0..32768, tanh and h_q in +-32767, so i g, o tanh, v_x + r v_h and c + i g stay below 2^31, and f c, r
-v_h, (1 - z) n, z h below 2^46 in 64 bits.
+most 127 * 32767 * K), v below 2^30. All else is bounded by the formats: i, f, o, r, z in 0..32768, tanh and
+h_q in +-32767, so i g, o tanh, v_x + r v_h and c + i g stay below 2^31, and a sum times m, f c, r v_h,
+(1 - z) n, z h below 2^46 in 64 bits.
+
+`bits` is the finest of 8..18 in which all m fit int16 and no v can overflow. The scale of a row's int8 weights
+is chosen as a multiple of what m = 1 stands for, so m is exact.
 """
 
 from __future__ import annotations
@@ -44,9 +48,9 @@ Int32 = NDArray[np.int32]
 class IntegerLayer:
     """One recurrent layer; G gates, H units, I inputs, P outputs, rows as in PyTorch.
 
-    w_x int8 (G*H, I), w_h int8 (G*H, P); m_x, m_h, bias int32 (G*H,), for a gru the bias is (4*H,): r, z,
-    b_in, b_hn; shift: of the row's 64-bit sum; w_r int8 (P, H), m_r int32 (P,), shift_r: the projection's;
-    h_scale: what one step of h is worth.
+    w_x int8 (G*H, I), w_h int8 (G*H, P); m_x, m_h (G*H,), 0..32767, and bias (G*H,), all int32; for a gru the
+    bias is (4*H,): r, z, b_in, b_hn; bits: the format of v; w_r int8 (P, H), m_r int32 (P,), shift_r: the
+    projection's; h_scale: what one step of h is worth.
     """
 
     cell: Cell
@@ -55,7 +59,7 @@ class IntegerLayer:
     m_x: Int32
     m_h: Int32
     bias: Int32
-    shift: int
+    bits: int
     h_scale: float
     w_r: Int8 | None = None
     m_r: Int32 | None = None
@@ -103,9 +107,9 @@ class Quantized:
     @property
     def digest(self) -> str:
         """Hex sha-256 of all constants: equal digests give equal outputs, on every machine."""
-        digest = hashlib.sha256(b"w8a16-1\n" + self.input_scale.astype("<f4").tobytes())
+        digest = hashlib.sha256(b"w8a16-2\n" + self.input_scale.astype("<f4").tobytes())
         for layer in self.layers:
-            digest.update(f"{layer.cell} {layer.shift} {layer.shift_r} {layer.h_scale.hex()}\n".encode())
+            digest.update(f"{layer.cell} {layer.bits} {layer.shift_r} {layer.h_scale.hex()}\n".encode())
             for tensor in (
                 layer.w_x, layer.w_h, layer.m_x, layer.m_h, layer.bias, layer.w_r, layer.m_r
             ):  # fmt: skip

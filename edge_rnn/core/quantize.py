@@ -32,6 +32,7 @@ _ROWS, _STRETCH, _NOISE_ROWS = 4096, 512, 1024
 _RESTART = 256
 _ROUNDS = 4
 _RIDGE = 0.003
+_FRACTION, _FINEST, _COARSEST, _SPARE = 16, 18, 8, 1.3
 
 
 def quantize(model: Model, xs: ArrayLike | None = None) -> Quantized:
@@ -270,7 +271,6 @@ def _layer(
     layer: Recurrent, where: str, below: Float64, h_scale: float, seen: _Seen, given: Float64
 ) -> IntegerLayer:
     inputs, gru = layer.input_size, layer.cell == "gru"
-    unit = h_scale if layer.cell == "rnn_relu" else 1 / UNIT
     n = 2 * layer.hidden_size if gru else layer.w_ih.shape[0]
     rows = len(layer.w_ih)
     b_ih = np.zeros(rows, np.float32) if layer.b_ih is None else layer.b_ih
@@ -283,7 +283,10 @@ def _layer(
     # all.
     weigh = np.concatenate([below, np.full(layer.output_size, h_scale)])
     moments = _Moments.of(given / weigh)
-    steps, scales, error = round_rows(whole * weigh, moments.covariance, inputs)
+    bits = _bits(weights * weigh, inputs, np.abs(b_ih) + np.abs(b_hh))
+    unit = h_scale if layer.cell == "rnn_relu" else 2.0**-bits
+    quantum = unit / 2**_FRACTION
+    steps, scales, error = round_rows(whole * weigh, moments.covariance, inputs, quantum)
     bias = bias + error @ moments.mean
     if gru:
         # The n gate's parts are used apart, so no error of one may lean on the other.
@@ -297,15 +300,18 @@ def _layer(
         apart = moments.covariance.copy()
         apart[x, h] = 0
         apart[h, x] = 0
-        n_steps, n_scales, error = round_rows(np.hstack([p[0] for p in parts]) * weigh, apart, inputs)
+        n_steps, n_scales, error = round_rows(np.hstack([p[0] for p in parts]) * weigh, apart, inputs, quantum)
         steps, scales = np.concatenate([steps, n_steps]), np.concatenate([scales, n_scales])
         offsets = [parts[0][1] + error[:, x] @ moments.mean[x], parts[1][1] + error[:, h] @ moments.mean[h]]
         bias = np.concatenate([bias, *offsets])
-    multipliers, shift = _multipliers(scales / unit, where)
+    multipliers = np.rint(scales / quantum)
+    if multipliers.max() > LARGEST:
+        raise ExportError(f"{where}: weights too large for w8a16; scale the model's inputs, or use f32")
     w_x, w_h = steps[:, :inputs], steps[:, inputs:]
     _check_sum(f"{where}.w_ih", w_x)
     _check_sum(f"{where}.w_hh", w_h)
-    rounded_bias = np.rint(bias / unit)
+    # Each of two products is rounded down: by half a step on average.
+    rounded_bias = np.rint(bias / unit + (0.5 if gru else 1.0))
     reach = (
         np.abs(w_x).sum(axis=1, dtype=np.float64) * LARGEST * multipliers[:, 0]
         + np.abs(w_h).sum(axis=1, dtype=np.float64) * LARGEST * multipliers[:, 1]
@@ -313,9 +319,9 @@ def _layer(
     tops = np.abs(rounded_bias[:rows])
     if gru:
         tops[n:] += np.abs(rounded_bias[rows:])
-    value = reach / 2.0**shift + tops
+    value = reach / 2.0**_FRACTION + tops
     worst = int(np.argmax(value))
-    if (reach >= 2.0**62).any() or value[worst] >= 2.0**30:
+    if value[worst] >= 2.0**30:
         raise ExportError(
             f"{where}: row {worst} could reach {value[worst] * unit:.4g}, more than w8a16 holds "
             f"({2.0**30 * unit:.4g}); scale the model's inputs, or use f32"
@@ -330,17 +336,29 @@ def _layer(
         m_r = factors[:, 0].astype(np.int32)
     return IntegerLayer(
         layer.cell, np.ascontiguousarray(w_x), np.ascontiguousarray(w_h), multipliers[:, 0].astype(np.int32),
-        multipliers[:, 1].astype(np.int32), rounded_bias.astype(np.int32), shift, h_scale, w_r, m_r, shift_r,
+        multipliers[:, 1].astype(np.int32), rounded_bias.astype(np.int32), bits, h_scale, w_r, m_r, shift_r,
     )  # fmt: skip
 
 
+def _bits(weighed: Float64, inputs: int, bias: Float64) -> int:
+    """The finest format of v for weights (R, K), each times what a step of its input is worth."""
+    parts = [np.abs(weighed[:, :inputs]), np.abs(weighed[:, inputs:])]
+    reach = sum(part.sum(axis=1) for part in parts) * LARGEST + bias
+    step = max(float(part.max(initial=0.0)) for part in parts) / 127 * 2**_FRACTION
+    for bits in range(_FINEST, _COARSEST, -1):
+        # A fit may make weights somewhat larger than they were.
+        if _SPARE * step * 2.0**bits <= LARGEST and _SPARE * float(reach.max()) * 2.0**bits < 2.0**30:
+            return bits
+    return _COARSEST
+
+
 def _multipliers(factors: Float64, where: str) -> tuple[Float64, int]:
-    """Integers below 2^30 and a shift (at most 32, the upper word) with factor = integer / 2^shift."""
+    """Integers of 16 bits and a shift of at most 16 with factor = integer / 2^shift."""
     largest = float(factors.max())
-    shift = 32
-    while shift > 1 and largest * 2.0**shift >= 2.0**30:
+    shift = 16
+    while shift > 1 and largest * 2.0**shift > LARGEST:
         shift -= 1
-    if largest * 2.0**shift >= 2.0**30:
+    if largest * 2.0**shift > LARGEST:
         raise ExportError(f"{where}: weights too large for w8a16; scale the model's inputs, or use f32")
     return np.rint(factors * 2.0**shift), shift
 

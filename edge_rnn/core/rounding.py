@@ -6,8 +6,8 @@ cancel, and in a recurrent network most inputs move together. So starting from t
 after the other is moved to where `e C e` is least, all others held, until nothing moves (coordinate descent).
 The mean of z needs no part in it: what an error adds there is constant, and is taken off the bias.
 
-A few scales per row are tried, the largest weight at 127 steps or slightly above (then it is cut); the one
-with the least variance is kept. C is regularised by a hundredth of its mean diagonal, so that directions the
+A few scales per row are tried, multiples of a given quantum, the largest weight at 127 steps or slightly
+above (then it is cut); the one with the least variance is kept. C is regularised by a hundredth of its mean diagonal, so that directions the
 data never took are not traded away freely.
 """
 
@@ -25,7 +25,7 @@ _RIDGE = 0.01
 
 
 def round_rows(
-    weights: Float64, covariance: Float64, split: int
+    weights: Float64, covariance: Float64, split: int, quantum: float = 0.0
 ) -> tuple[NDArray[np.int8], Float64, Float64]:
     """The weights (R, K) as steps of a scale per row and part.
 
@@ -33,6 +33,7 @@ def round_rows(
         weights: float64 (R, K); columns before `split` have one scale per row, the others a second one.
         covariance: float64 (K, K) of what the columns are multiplied with.
         split: 0..K.
+        quantum: scales are multiples of it, rounded up; 0: any.
 
     Returns:
         steps int8 (R, K) in -127..127; scales (R, 2), what one step is worth (0 for a part of zeros);
@@ -47,6 +48,8 @@ def round_rows(
     steps, scales = np.zeros(weights.shape), np.zeros((len(weights), 2))
     for factor in _FACTORS:
         scale = largest / LARGEST * factor
+        if quantum > 0:
+            scale = np.ceil(scale / quantum) * quantum
         tried, loss = _descend(weights, curvature, scale[:, part])
         better = loss < best
         best[better], steps[better], scales[better] = loss[better], tried[better], scale[better]

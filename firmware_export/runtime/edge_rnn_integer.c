@@ -1,9 +1,33 @@
 /* ---- arithmetic of the network: int8 weights, int16 activations, int32 cells ------------------------
  *
  * Q15: 32768 stands for 1. Every sum is exact, and no width can overflow: that was checked with these very
- * weights when this file was made. */
+ * weights when this file was made. No 64-bit arithmetic is needed but for a projection. */
+
+#if defined(__GNUC__)
+#define ERN_INLINE static inline __attribute__((always_inline))
+#else
+#define ERN_INLINE static inline
+#endif
 
 typedef char ern_shift_rounds_down[((-1 >> 1) == -1) ? 1 : -1];
+
+/* What a row's sums are worth, and its bias. */
+typedef struct {
+    int16_t m_x;
+    int16_t m_h;
+    int32_t bias;
+} ern_row;
+
+/* One layer. Weights of a unit: the inputs in groups of ERN_GROUP, for each group its weights of every gate; then
+ * the same for h. Sizes are those of the weights, filled up with zeros to whole groups. */
+typedef struct {
+    const int8_t *w;
+    const ern_row *rows; /* a unit's gates one after the other */
+    int32_t n_x;
+    int32_t n_h;
+    int32_t units;
+    int32_t bits;        /* a row's value is in Q`bits` */
+} ern_layer;
 
 /* The nearest integer (a tie to even) in -32767..32767; what is no number gives the lowest. */
 static int16_t ern_input(float x, float scale)
@@ -20,7 +44,7 @@ static int16_t ern_input(float x, float scale)
 }
 
 #if ERN_HAS_LIMITED
-static int32_t ern_limited(int32_t value, int32_t limit)
+ERN_INLINE int32_t ern_limited(int32_t value, int32_t limit)
 {
     if (value > limit) {
         return limit;
@@ -29,101 +53,345 @@ static int32_t ern_limited(int32_t value, int32_t limit)
 }
 #endif
 
-static int32_t ern_dot(const int8_t *w, const int16_t *x, int32_t n)
+/* ---- sums of products: s[gate] += row of the gate times x[n], n a multiple of ERN_GROUP ----------- */
+
+#if ERN_HAS_MVE
+#if defined(__ARM_FEATURE_MVE)
+#define ERN_VECTORS 1
+#include <arm_mve.h>
+#endif
+#endif
+#if ERN_HAS_DSP
+#if defined(__GNUC__) && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN)
+#define ERN_PAIRS 1
+#include <arm_acle.h>
+
+/* Two numbers of 16 bits, or four of 8, as one word. */
+ERN_INLINE int32_t ern_word(const void *from)
 {
-    int32_t sum = 0;
+    int32_t word;
+
+    __builtin_memcpy(&word, from, sizeof(word));
+    return word;
+}
+
+/* Four weights, stored in the order 0, 2, 1, 3, times two pairs of activations. */
+ERN_INLINE int32_t ern_four(int32_t sum, int32_t weights, int32_t x01, int32_t x23)
+{
+    int32_t w23;
+
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(w23) : "r"(weights));
+    return __smlad(w23, x23, __smlad(__sxtb16(weights), x01, sum));
+}
+#endif
+#endif
+
+#if ERN_HAS_DOT1
+ERN_INLINE void ern_dot1(const int8_t *w, const int16_t *x, int32_t n, int32_t s[1])
+{
     int32_t k;
 
-    for (k = 0; k < (n - 3); k += 4) {
-        sum += (int32_t)w[k] * x[k];
-        sum += (int32_t)w[k + 1] * x[k + 1];
-        sum += (int32_t)w[k + 2] * x[k + 2];
-        sum += (int32_t)w[k + 3] * x[k + 3];
-    }
-    for (; k < n; k++) {
-        sum += (int32_t)w[k] * x[k];
-    }
-    return sum;
-}
+#if ERN_HAS_MVE
+#if defined(ERN_VECTORS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int16x8_t v = vldrhq_s16(&x[k]);
 
-/* A 64-bit sum brought to a row's format, rounded. */
-static int32_t ern_scaled(int64_t sum, int32_t shift)
-{
-    return (int32_t)((sum + ((int64_t)1 << (shift - 1))) >> shift);
+        s[0] = vmladavaq_s16(s[0], v, vldrbq_s16(&w[0]));
+        w += 1 * ERN_GROUP;
+    }
+#else
+    int32_t j;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (j = 0; j < (1 * ERN_GROUP); j++) {
+            s[j / ERN_GROUP] += (int32_t)w[j] * x[k + (j % ERN_GROUP)];
+        }
+        w += 1 * ERN_GROUP;
+    }
+#endif
+#elif ERN_HAS_DSP
+#if defined(ERN_PAIRS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x01 = ern_word(&x[k]);
+        const int32_t x23 = ern_word(&x[k + 2]);
+
+        s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
+        w += 1 * ERN_GROUP;
+    }
+#else
+    int32_t g;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (g = 0; g < 1; g++) {
+            s[g] += ((int32_t)w[0] * x[k]) + ((int32_t)w[2] * x[k + 1]);
+            s[g] += ((int32_t)w[1] * x[k + 2]) + ((int32_t)w[3] * x[k + 3]);
+            w += ERN_GROUP;
+        }
+    }
+#endif
+#else
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x0 = x[k];
+        const int32_t x1 = x[k + 1];
+        const int32_t x2 = x[k + 2];
+        const int32_t x3 = x[k + 3];
+
+        s[0] += w[0] * x0;
+        s[0] += w[1] * x1;
+        s[0] += w[2] * x2;
+        s[0] += w[3] * x3;
+        w += 1 * ERN_GROUP;
+    }
+#endif
 }
+#endif
+
+#if ERN_HAS_DOT3
+ERN_INLINE void ern_dot3(const int8_t *w, const int16_t *x, int32_t n, int32_t s[3])
+{
+    int32_t k;
+
+#if ERN_HAS_MVE
+#if defined(ERN_VECTORS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int16x8_t v = vldrhq_s16(&x[k]);
+
+        s[0] = vmladavaq_s16(s[0], v, vldrbq_s16(&w[0]));
+        s[1] = vmladavaq_s16(s[1], v, vldrbq_s16(&w[8]));
+        s[2] = vmladavaq_s16(s[2], v, vldrbq_s16(&w[16]));
+        w += 3 * ERN_GROUP;
+    }
+#else
+    int32_t j;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (j = 0; j < (3 * ERN_GROUP); j++) {
+            s[j / ERN_GROUP] += (int32_t)w[j] * x[k + (j % ERN_GROUP)];
+        }
+        w += 3 * ERN_GROUP;
+    }
+#endif
+#elif ERN_HAS_DSP
+#if defined(ERN_PAIRS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x01 = ern_word(&x[k]);
+        const int32_t x23 = ern_word(&x[k + 2]);
+
+        s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
+        s[1] = ern_four(s[1], ern_word(&w[4]), x01, x23);
+        s[2] = ern_four(s[2], ern_word(&w[8]), x01, x23);
+        w += 3 * ERN_GROUP;
+    }
+#else
+    int32_t g;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (g = 0; g < 3; g++) {
+            s[g] += ((int32_t)w[0] * x[k]) + ((int32_t)w[2] * x[k + 1]);
+            s[g] += ((int32_t)w[1] * x[k + 2]) + ((int32_t)w[3] * x[k + 3]);
+            w += ERN_GROUP;
+        }
+    }
+#endif
+#else
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x0 = x[k];
+        const int32_t x1 = x[k + 1];
+        const int32_t x2 = x[k + 2];
+        const int32_t x3 = x[k + 3];
+
+        s[0] += w[0] * x0;
+        s[0] += w[1] * x1;
+        s[0] += w[2] * x2;
+        s[0] += w[3] * x3;
+        s[1] += w[4] * x0;
+        s[1] += w[5] * x1;
+        s[1] += w[6] * x2;
+        s[1] += w[7] * x3;
+        s[2] += w[8] * x0;
+        s[2] += w[9] * x1;
+        s[2] += w[10] * x2;
+        s[2] += w[11] * x3;
+        w += 3 * ERN_GROUP;
+    }
+#endif
+}
+#endif
+
+#if ERN_HAS_DOT4
+ERN_INLINE void ern_dot4(const int8_t *w, const int16_t *x, int32_t n, int32_t s[4])
+{
+    int32_t k;
+
+#if ERN_HAS_MVE
+#if defined(ERN_VECTORS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int16x8_t v = vldrhq_s16(&x[k]);
+
+        s[0] = vmladavaq_s16(s[0], v, vldrbq_s16(&w[0]));
+        s[1] = vmladavaq_s16(s[1], v, vldrbq_s16(&w[8]));
+        s[2] = vmladavaq_s16(s[2], v, vldrbq_s16(&w[16]));
+        s[3] = vmladavaq_s16(s[3], v, vldrbq_s16(&w[24]));
+        w += 4 * ERN_GROUP;
+    }
+#else
+    int32_t j;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (j = 0; j < (4 * ERN_GROUP); j++) {
+            s[j / ERN_GROUP] += (int32_t)w[j] * x[k + (j % ERN_GROUP)];
+        }
+        w += 4 * ERN_GROUP;
+    }
+#endif
+#elif ERN_HAS_DSP
+#if defined(ERN_PAIRS)
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x01 = ern_word(&x[k]);
+        const int32_t x23 = ern_word(&x[k + 2]);
+
+        s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
+        s[1] = ern_four(s[1], ern_word(&w[4]), x01, x23);
+        s[2] = ern_four(s[2], ern_word(&w[8]), x01, x23);
+        s[3] = ern_four(s[3], ern_word(&w[12]), x01, x23);
+        w += 4 * ERN_GROUP;
+    }
+#else
+    int32_t g;
+
+    for (k = 0; k < n; k += ERN_GROUP) {
+        for (g = 0; g < 4; g++) {
+            s[g] += ((int32_t)w[0] * x[k]) + ((int32_t)w[2] * x[k + 1]);
+            s[g] += ((int32_t)w[1] * x[k + 2]) + ((int32_t)w[3] * x[k + 3]);
+            w += ERN_GROUP;
+        }
+    }
+#endif
+#else
+    for (k = 0; k < n; k += ERN_GROUP) {
+        const int32_t x0 = x[k];
+        const int32_t x1 = x[k + 1];
+        const int32_t x2 = x[k + 2];
+        const int32_t x3 = x[k + 3];
+
+        s[0] += w[0] * x0;
+        s[0] += w[1] * x1;
+        s[0] += w[2] * x2;
+        s[0] += w[3] * x3;
+        s[1] += w[4] * x0;
+        s[1] += w[5] * x1;
+        s[1] += w[6] * x2;
+        s[1] += w[7] * x3;
+        s[2] += w[8] * x0;
+        s[2] += w[9] * x1;
+        s[2] += w[10] * x2;
+        s[2] += w[11] * x3;
+        s[3] += w[12] * x0;
+        s[3] += w[13] * x1;
+        s[3] += w[14] * x2;
+        s[3] += w[15] * x3;
+        w += 4 * ERN_GROUP;
+    }
+#endif
+}
+#endif
+
+/* ---- from sums to numbers --------------------------------------------------------------------------- */
+
+#if ERN_HAS_INTEGER_ROWS
+/* (sum * m) >> 16, m in 0..32767. */
+ERN_INLINE int32_t ern_scaled(int32_t sum, int32_t m)
+{
+#if ERN_HAS_DSP
+#if defined(ERN_PAIRS)
+    return __smulwb(sum, m);
+#else
+    return (int32_t)(((int64_t)sum * m) >> 16);
+#endif
+#elif ERN_HAS_NARROW
+    return ((sum >> 16) * m) + (((sum & 65535) * m) >> 16);
+#else
+    return (int32_t)(((int64_t)sum * m) >> 16);
+#endif
+}
+#endif
+
+#if ERN_HAS_GATES
+/* (factor * value + 2^14) >> 15, factor in 0..32768, |value| <= 2^30, in 32 bits. */
+ERN_INLINE int32_t ern_times(int32_t factor, int32_t value)
+{
+    return (factor * (value >> 15)) + (((factor * (value & 32767)) + 16384) >> 15);
+}
+#endif
 
 #if ERN_HAS_TABLE
-/* |v| in steps of the table, a line drawn between two entries. */
-static int32_t ern_lookup(int32_t a, int32_t bits)
+/* |v| in steps of 2^-bits of the table's, a line drawn between two entries. */
+static int32_t ern_lookup(int32_t v, int32_t bits)
 {
-    const int32_t i = a >> bits;
-    const int32_t r = a & (((int32_t)1 << bits) - 1);
-    const int32_t low = ern_table[i];
+    const int32_t most = ((int32_t)256 << bits) - 1;
+    int32_t a = (v < 0) ? -v : v;
+    const int16_t *entry;
 
-    return low + ((((ern_table[i + 1] - low) * r) + ((int32_t)1 << (bits - 1))) >> bits);
+    a = (a > most) ? most : a;
+    entry = &ern_table[a >> bits];
+    a &= ((int32_t)1 << bits) - 1;
+    return entry[0] + ((((entry[1] - entry[0]) * a) + ((int32_t)1 << (bits - 1))) >> bits);
 }
 
-/* tanh, Q15 to Q15. */
-static int32_t ern_tanh_q15(int32_t v)
+/* tanh, Q`bits` to Q15. */
+static int32_t ern_tanh_q15(int32_t v, int32_t bits)
 {
-    const int32_t a = (v < 0) ? -v : v;
-    const int32_t y = ern_lookup((a > 262143) ? 262143 : a, 10);
+    const int32_t y = ern_lookup(v, bits - 5);
 
     return (v < 0) ? -y : y;
 }
 #endif
 
 #if ERN_HAS_GATES
-/* The sigmoid as (1 + tanh(v / 2)) / 2, Q15 to Q15, 0..32768. */
-static int32_t ern_sigmoid_q15(int32_t v)
+/* The sigmoid as (1 + tanh(v / 2)) / 2, Q`bits` to Q15, 0..32768. */
+static int32_t ern_sigmoid_q15(int32_t v, int32_t bits)
 {
-    const int32_t a = (v < 0) ? -v : v;
-    const int32_t s = 16384 + ((ern_lookup((a > 524287) ? 524287 : a, 11) + 1) >> 1);
+    const int32_t y = (ern_lookup(v, bits - 4) + 1) >> 1;
 
-    return (v < 0) ? (32768 - s) : s;
+    return 16384 + ((v < 0) ? -y : y);
 }
 #endif
 
-/* One layer's constants: the rows of gate 0 for all units, then of gate 1, as PyTorch has them. */
-typedef struct {
-    const int8_t *w_x;    /* rows of n_x */
-    const int8_t *w_h;    /* rows of n_h */
-    const int32_t *m_x;   /* what a step of a row's sum is worth, times 2^shift */
-    const int32_t *m_h;
-    const int32_t *bias;
-    int32_t n_x;
-    int32_t n_h;
-    int32_t units;
-    int32_t shift;
-} ern_rows;
+/* ---- cells: old[n_h] is h before this step ---------------------------------------------------------- */
 
-/* What a gate of a unit adds up to. */
-static int32_t ern_gate_sum(const ern_rows *r, int32_t row, const int16_t *x, const int16_t *h)
+#if ERN_HAS_DOT1_CELL
+/* What a unit of a plain cell adds up to. */
+ERN_INLINE int32_t ern_unit(const ern_layer *layer, int32_t u, const int16_t *x, const int16_t *old)
 {
-    const int64_t from_x = (int64_t)ern_dot(&r->w_x[row * r->n_x], x, r->n_x) * r->m_x[row];
-    const int64_t from_h = (int64_t)ern_dot(&r->w_h[row * r->n_h], h, r->n_h) * r->m_h[row];
+    const int8_t *w = &layer->w[u * (layer->n_x + layer->n_h)];
+    const ern_row *row = &layer->rows[u];
+    int32_t a[1] = {0};
+    int32_t b[1] = {0};
 
-    return ern_scaled(from_x + from_h, r->shift) + r->bias[row];
+    ern_dot1(w, x, layer->n_x, a);
+    ern_dot1(&w[layer->n_x], old, layer->n_h, b);
+    return row->bias + ern_scaled(a[0], row->m_x) + ern_scaled(b[0], row->m_h);
 }
+#endif
 
 #if ERN_HAS_INTEGER_TANH
-static void ern_integer_tanh(const ern_rows *r, const int16_t *x, const int16_t *old, int16_t *h)
+static void ern_integer_tanh(const ern_layer *layer, const int16_t *x, const int16_t *old, int16_t *h)
 {
     int32_t u;
 
-    for (u = 0; u < r->units; u++) {
-        h[u] = (int16_t)ern_tanh_q15(ern_gate_sum(r, u, x, old));
+    for (u = 0; u < layer->units; u++) {
+        h[u] = (int16_t)ern_tanh_q15(ern_unit(layer, u, x, old), layer->bits);
     }
 }
 #endif
 
 #if ERN_HAS_INTEGER_RELU
-static void ern_integer_relu(const ern_rows *r, const int16_t *x, const int16_t *old, int16_t *h)
+static void ern_integer_relu(const ern_layer *layer, const int16_t *x, const int16_t *old, int16_t *h)
 {
     int32_t u;
 
-    for (u = 0; u < r->units; u++) {
-        const int32_t v = ern_gate_sum(r, u, x, old);
+    for (u = 0; u < layer->units; u++) {
+        const int32_t v = ern_unit(layer, u, x, old);
 
         h[u] = (int16_t)((v < 0) ? 0 : ern_limited(v, 32767));
     }
@@ -132,47 +400,68 @@ static void ern_integer_relu(const ern_rows *r, const int16_t *x, const int16_t 
 
 #if ERN_HAS_INTEGER_LSTM
 /* c in Q22, limited to +-256; h = o tanh(c) in Q15. */
-static void ern_integer_lstm(const ern_rows *r, const int16_t *x, const int16_t *old, int32_t *c, int16_t *h)
+static void ern_integer_lstm(const ern_layer *layer, const int16_t *x, const int16_t *old, int32_t *c,
+                             int16_t *h)
 {
-    const int32_t n = r->units;
+    const int8_t *w = layer->w;
+    const ern_row *row = layer->rows;
+    const int32_t bits = layer->bits;
     int32_t u;
 
-    for (u = 0; u < n; u++) {
-        const int32_t i = ern_sigmoid_q15(ern_gate_sum(r, u, x, old));
-        const int32_t f = ern_sigmoid_q15(ern_gate_sum(r, n + u, x, old));
-        const int32_t g = ern_tanh_q15(ern_gate_sum(r, (2 * n) + u, x, old));
-        const int32_t o = ern_sigmoid_q15(ern_gate_sum(r, (3 * n) + u, x, old));
-        const int32_t kept = ern_scaled((int64_t)f * c[u], 15);
+    for (u = 0; u < layer->units; u++) {
+        int32_t a[4] = {0, 0, 0, 0};
+        int32_t b[4] = {0, 0, 0, 0};
+        int32_t i;
+        int32_t f;
+        int32_t g;
+        int32_t o;
 
-        c[u] = ern_limited(kept + (((i * g) + 128) >> 8), 1073741824);
-        h[u] = (int16_t)(((o * ern_tanh_q15((c[u] + 64) >> 7)) + 16384) >> 15);
+        ern_dot4(w, x, layer->n_x, a);
+        w += 4 * layer->n_x;
+        i = row[0].bias + ern_scaled(a[0], row[0].m_x);
+        f = row[1].bias + ern_scaled(a[1], row[1].m_x);
+        g = row[2].bias + ern_scaled(a[2], row[2].m_x);
+        o = row[3].bias + ern_scaled(a[3], row[3].m_x);
+        ern_dot4(w, old, layer->n_h, b);
+        w += 4 * layer->n_h;
+        i = ern_sigmoid_q15(i + ern_scaled(b[0], row[0].m_h), bits);
+        f = ern_sigmoid_q15(f + ern_scaled(b[1], row[1].m_h), bits);
+        g = ern_tanh_q15(g + ern_scaled(b[2], row[2].m_h), bits);
+        o = ern_sigmoid_q15(o + ern_scaled(b[3], row[3].m_h), bits);
+        row += 4;
+        c[u] = ern_limited(ern_times(f, c[u]) + (((i * g) + 128) >> 8), 1073741824);
+        h[u] = (int16_t)(((o * ern_tanh_q15((c[u] + 64) >> 7, 15)) + 16384) >> 15);
     }
 }
 #endif
 
 #if ERN_HAS_INTEGER_COPY
-static void ern_integer_copy(const int16_t *from, int16_t *to, int32_t n)
+/* As many of h as there are, then zeros to a whole group. */
+static void ern_integer_copy(const int16_t *from, int16_t *to, int32_t n, int32_t whole)
 {
     int32_t k;
 
-    for (k = 0; k < n; k++) {
-        to[k] = from[k];
+    for (k = 0; k < whole; k++) {
+        to[k] = (int16_t)((k < n) ? from[k] : 0);
     }
 }
 #endif
 
 #if ERN_HAS_INTEGER_PROJECTION
-/* h = W u, limited. */
-static void ern_integer_projection(const int8_t *w, const int32_t *m, int32_t shift, const int16_t *u, int32_t n,
+/* h = W u, limited; n is filled up. */
+static void ern_integer_projection(const int8_t *w, const int16_t *m, int32_t shift, const int16_t *u, int32_t n,
                                    int16_t *h, int32_t n_h)
 {
     const int64_t limit = 32767;
     int32_t k;
 
     for (k = 0; k < n_h; k++) {
-        const int64_t sum = (int64_t)ern_dot(&w[k * n], u, n) * m[k];
-        const int64_t value = (sum + ((int64_t)1 << (shift - 1))) >> shift;
+        int32_t sum[1] = {0};
+        int64_t value;
 
+        ern_dot1(w, u, n, sum);
+        w += n;
+        value = (((int64_t)sum[0] * m[k]) + ((int64_t)1 << (shift - 1))) >> shift;
         h[k] = (int16_t)((value > limit) ? limit : ((value < -limit) ? -limit : value));
     }
 }
@@ -180,46 +469,65 @@ static void ern_integer_projection(const int8_t *w, const int32_t *m, int32_t sh
 
 #if ERN_HAS_INTEGER_GRU
 /* h is kept in Q24, so that a gate near 1 lets it move; the products read it in Q15. */
-static void ern_integer_read(const int32_t *h, int16_t *q15, int32_t n)
+static void ern_integer_read(const int32_t *h, int16_t *q15, int32_t n, int32_t whole)
 {
     int32_t k;
 
-    for (k = 0; k < n; k++) {
-        q15[k] = (int16_t)ern_limited((h[k] + 256) >> 9, 32767);
+    for (k = 0; k < whole; k++) {
+        q15[k] = (int16_t)((k < n) ? ern_limited((h[k] + 256) >> 9, 32767) : 0);
     }
 }
 
-static void ern_integer_gru(const ern_rows *r, const int16_t *x, const int16_t *old, int32_t *h)
+/* Rows of a unit: r, z, n; b_h is the bias of the part of n that r multiplies. */
+static void ern_integer_gru(const ern_layer *layer, const int32_t *b_h, const int16_t *x, const int16_t *old,
+                            int32_t *h)
 {
-    const int32_t n = r->units;
+    const int8_t *w = layer->w;
+    const ern_row *row = layer->rows;
+    const int32_t bits = layer->bits;
     int32_t u;
 
-    for (u = 0; u < n; u++) {
-        const int32_t row = (2 * n) + u;
-        const int32_t reset = ern_sigmoid_q15(ern_gate_sum(r, u, x, old));
-        const int32_t z = ern_sigmoid_q15(ern_gate_sum(r, n + u, x, old));
-        const int64_t from_x = (int64_t)ern_dot(&r->w_x[row * r->n_x], x, r->n_x) * r->m_x[row];
-        const int64_t from_h = (int64_t)ern_dot(&r->w_h[row * r->n_h], old, r->n_h) * r->m_h[row];
-        const int32_t v_x = ern_scaled(from_x, r->shift) + r->bias[row];
-        const int32_t v_h = ern_scaled(from_h, r->shift) + r->bias[row + n];
-        const int32_t fresh = ern_tanh_q15(v_x + ern_scaled((int64_t)reset * v_h, 15));
-        const int64_t blend = ((int64_t)(32768 - z) * (fresh * 512)) + ((int64_t)z * h[u]);
+    for (u = 0; u < layer->units; u++) {
+        int32_t a[3] = {0, 0, 0};
+        int32_t b[3] = {0, 0, 0};
+        int32_t r;
+        int32_t z;
+        int32_t n;
+        int32_t fresh;
 
-        h[u] = ern_scaled(blend, 15);
+        ern_dot3(w, x, layer->n_x, a);
+        w += 3 * layer->n_x;
+        r = row[0].bias + ern_scaled(a[0], row[0].m_x);
+        z = row[1].bias + ern_scaled(a[1], row[1].m_x);
+        n = row[2].bias + ern_scaled(a[2], row[2].m_x);
+        ern_dot3(w, old, layer->n_h, b);
+        w += 3 * layer->n_h;
+        r = ern_sigmoid_q15(r + ern_scaled(b[0], row[0].m_h), bits);
+        z = ern_sigmoid_q15(z + ern_scaled(b[1], row[1].m_h), bits);
+        n = ern_tanh_q15(n + ern_times(r, b_h[u] + ern_scaled(b[2], row[2].m_h)), bits);
+        row += 3;
+        /* ((32768 - z) 512 n + z h + 2^14) >> 15, in 32 bits. */
+        fresh = (32768 - z) * n;
+        h[u] = (fresh >> 6) + (z * (h[u] >> 15)) +
+               ((((fresh & 63) * 512) + (z * (h[u] & 32767)) + 16384) >> 15);
     }
 }
 #endif
 
 #if ERN_HAS_INTEGER_HEAD
-/* y = W h in integers, then one product and one sum in float32, each rounded. */
+/* y = W h in integers, then one product and one sum in float32, each rounded; n is filled up. */
 static void ern_integer_head(const int8_t *w, const float *scale, const float *bias, const int16_t *h, int32_t n,
                              float *y, int32_t n_y)
 {
     int32_t k;
 
     for (k = 0; k < n_y; k++) {
-        const float product = (float)ern_dot(&w[k * n], h, n) * scale[k];
+        int32_t sum[1] = {0};
+        float product;
 
+        ern_dot1(w, h, n, sum);
+        w += n;
+        product = (float)sum[0] * scale[k];
         y[k] = product + bias[k];
     }
 }

@@ -41,20 +41,16 @@ def made(name: str) -> tuple[Model, np.ndarray]:
     return model, np.random.default_rng(5).standard_normal((600, model.input_size))
 
 
-def tanh_(v: int) -> int:
-    table = tanh_table()
-    a = min(abs(v), 8 * UNIT - 1)
-    low, high = int(table[a >> 10]), int(table[(a >> 10) + 1])
-    y = low + (((high - low) * (a & 1023) + 512) >> 10)
+def tanh_(v: int, bits: int = 15) -> int:
+    table, one = tanh_table(), 1 << bits
+    a, step = min(abs(v), 8 * one - 1), one // 32
+    low, high = int(table[a // step]), int(table[a // step + 1])
+    y = low + ((high - low) * (a % step) + step // 2) // step
     return -y if v < 0 else y
 
 
-def sigmoid_(v: int) -> int:
-    table = tanh_table()
-    a = min(abs(v), 16 * UNIT - 1)
-    low, high = int(table[a >> 11]), int(table[(a >> 11) + 1])
-    y = low + (((high - low) * (a & 2047) + 1024) >> 11)
-    s = UNIT // 2 + ((y + 1) >> 1)
+def sigmoid_(v: int, bits: int = 15) -> int:
+    s = UNIT // 2 + (tanh_(abs(v), bits + 1) + 1) // 2
     return UNIT - s if v < 0 else s
 
 
@@ -82,36 +78,36 @@ class Plain:
 
     def layer(self, i: int, x: list[int]) -> list[int]:
         q = self.q.layers[i]
-        old, units, half = self.read(q, self.h[i]), q.hidden_size, 1 << (q.shift - 1)
+        old, units, bits = self.read(q, self.h[i]), q.hidden_size, q.bits
         inner = []
 
         def value(gate: int, unit: int) -> int:
             r = gate * units + unit
             a, b = self.dot(q.w_x[r], x) * int(q.m_x[r]), self.dot(q.w_h[r], old) * int(q.m_h[r])
-            v = ((a + b + half) >> q.shift) + int(q.bias[r])
-            assert abs(a) + abs(b) < 2**62
+            v = a // 65536 + b // 65536 + int(q.bias[r])
+            assert max(int(q.m_x[r]), int(q.m_h[r])) < 2**15
             assert abs(v) < 2**30
             return v
 
         for u in range(units):
             if q.cell == "lstm":
                 gi, gf, gg, go = (value(g, u) for g in range(4))
-                c = (sigmoid_(gf) * self.c[i][u] + 16384) >> 15
-                c += (sigmoid_(gi) * tanh_(gg) + 128) >> 8
+                c = (sigmoid_(gf, bits) * self.c[i][u] + 16384) >> 15
+                c += (sigmoid_(gi, bits) * tanh_(gg, bits) + 128) >> 8
                 self.c[i][u] = c = min(max(c, -(2**30)), 2**30)
-                inner.append((sigmoid_(go) * tanh_((c + 64) >> 7) + 16384) >> 15)
+                inner.append((sigmoid_(go, bits) * tanh_((c + 64) >> 7) + 16384) >> 15)
             elif q.cell == "gru":
                 r = 2 * units + u
-                vx = ((self.dot(q.w_x[r], x) * int(q.m_x[r]) + half) >> q.shift) + int(q.bias[r])
-                vh = ((self.dot(q.w_h[r], old) * int(q.m_h[r]) + half) >> q.shift) + int(q.bias[r + units])
-                n = tanh_(vx + ((sigmoid_(value(0, u)) * vh + 16384) >> 15))
-                z = sigmoid_(value(1, u))
+                vx = self.dot(q.w_x[r], x) * int(q.m_x[r]) // 65536 + int(q.bias[r])
+                vh = self.dot(q.w_h[r], old) * int(q.m_h[r]) // 65536 + int(q.bias[r + units])
+                n = tanh_(vx + ((sigmoid_(value(0, u), bits) * vh + 16384) >> 15), bits)
+                z = sigmoid_(value(1, u), bits)
                 inner.append(((32768 - z) * 512 * n + z * self.h[i][u] + 16384) >> 15)
                 assert abs(inner[-1]) <= 2**24
             elif q.cell == "rnn_relu":
                 inner.append(min(max(value(0, u), 0), LARGEST))
             else:
-                inner.append(tanh_(value(0, u)))
+                inner.append(tanh_(value(0, u), bits))
         if q.w_r is not None:
             half = 1 << (q.shift_r - 1)
             sums = [(self.dot(w, inner) * int(m) + half) >> q.shift_r for w, m in zip(q.w_r, q.m_r)]  # noqa: B905

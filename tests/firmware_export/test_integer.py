@@ -14,7 +14,7 @@ from edge_rnn.core.integer_step import IntegerStepper
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.quantize import quantize
 from firmware_export.c_text import select, template
-from firmware_export.integer_source import integer_network, network_fields
+from firmware_export.integer_source import Packing, integer_network, network_fields
 from tests.core import zoo
 from tests.support import need
 
@@ -47,8 +47,8 @@ class _All(dict[str, bool]):
         return False
 
 
-def _program(quantized: Quantized) -> str:
-    text = integer_network(quantized)
+def _program(quantized: Quantized, packing: Packing = "plain") -> str:
+    text = integer_network(quantized, packing)
     state = "".join(f"    {kind} {name}[{size}];\n" for kind, name, size in network_fields(quantized))
     a = text.activations
     features = _All(
