@@ -24,6 +24,7 @@ VERBS = {
     "demo": "the whole daemon on an embedded broker with simulated pumps, in under a minute",
     "run": "run the daemon: MQTT readings in, scores and alarms out",
     "init": "listen to a broker for a while and propose a configuration",
+    "doctor": "measure broker, clocks and disk for a configuration, and say what to change",
     "check": "validate a configuration or a model file and list every problem",
     "replay": "run recorded data through the same engine, faster than real time",
     "inspect": "print a model's card, or draw its gates over time",

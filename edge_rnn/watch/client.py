@@ -1,6 +1,7 @@
 """An MQTT client that only looks: a session of its own that leaves nothing behind at the broker.
 
-`Visitor` connects with a random client id and a clean session, so that it never takes a daemon's place.
+`Visitor` connects with a client id of its own, never a daemon's, and a session that ends with the connection,
+unless a `session` is asked for by name; visiting once more under that `name` removes it.
 Messages are kept by paho's network thread in a queue and handed out by `messages`; the queue is bounded, and
 what does not fit is counted (`dropped`), because a wildcard on a busy broker brings more than anyone reads.
 """
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_rnn.errors import CredentialsError, EdgeRnnError
@@ -27,6 +30,7 @@ from edge_rnn.service import tls
 
 MOST_WAITING = 200_000
 _CONNECT_S = 10.0
+_KEPT_S = 60
 _BAD_CREDENTIALS = (134, 135)
 
 
@@ -47,6 +51,8 @@ class Visitor:
     Args:
         config: the broker and the account; client id, session and QoS of it are not used.
         topics: (filter, QoS) to subscribe to.
+        name: the client id; random by default.
+        session: instead of `name`: a client id whose session the broker keeps for a minute.
 
     Attributes:
         dropped: messages that came faster than they were taken.
@@ -57,7 +63,14 @@ class Visitor:
         EdgeRnnError: no connection, or a subscription was refused.
     """
 
-    def __init__(self, config: MqttConfig, topics: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        topics: Sequence[tuple[str, int]] = (),
+        *,
+        name: str | None = None,
+        session: str | None = None,
+    ) -> None:
         self.dropped = 0
         self.limits: dict[str, int] = {}
         self._config = config
@@ -65,12 +78,12 @@ class Visitor:
         self._queue: queue.Queue[Heard] = queue.Queue(MOST_WAITING)
         self._ready = threading.Event()
         self._problem: EdgeRnnError | None = None
-        self._published: dict[int, threading.Event] = {}
-        five = config.protocol == "5"
+        self._kept = session is not None
+        self._five = five = config.protocol == "5"
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            f"edge-rnn-look-{secrets.token_hex(4)}",
-            clean_session=None if five else True,
+            session or name or f"edge-rnn-look-{secrets.token_hex(4)}",
+            clean_session=None if five else not self._kept,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
@@ -96,7 +109,15 @@ class Visitor:
     def __enter__(self) -> Self:
         config = self._config
         try:
-            self._client.connect(config.host, config.port, config.keepalive_s)
+            if self._five:
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.SessionExpiryInterval = _KEPT_S if self._kept else 0
+                self._client.connect(
+                    config.host, config.port, config.keepalive_s, clean_start=not self._kept,
+                    properties=properties,
+                )  # fmt: skip
+            else:
+                self._client.connect(config.host, config.port, config.keepalive_s)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise EdgeRnnError(
@@ -141,19 +162,19 @@ class Visitor:
         if self._problem is not None:
             raise self._problem
 
-    def publish(self, topic: str, payload: bytes, qos: int = 0, *, retain: bool = False) -> None:
-        """Send a message; with QoS 1 wait until the broker has it.
+    def publish(self, topic: str, payload: bytes, qos: int = 0, *, wait: bool = True) -> None:
+        """Send a message; with QoS 1, unless told not to `wait`, return when the broker has it.
 
         Raises:
             EdgeRnnError: the connection is gone, or the broker did not confirm.
         """
-        told = self._client.publish(topic, payload, qos, retain)
-        if qos:
+        told = self._client.publish(topic, payload, qos)
+        if qos and wait:
             with contextlib.suppress(RuntimeError, ValueError):
                 told.wait_for_publish(_CONNECT_S)
             if not told.is_published():
                 raise EdgeRnnError(f"{self.where}: a message was not confirmed within {_CONNECT_S:g} s")
-        elif told.rc != paho.MQTT_ERR_SUCCESS:
+        elif not qos and told.rc != paho.MQTT_ERR_SUCCESS:
             raise EdgeRnnError(f"{self.where}: a message could not be sent: {paho.error_string(told.rc)}")
 
     def messages(self, seconds: float) -> Iterator[Heard]:

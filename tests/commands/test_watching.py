@@ -325,3 +325,94 @@ def test_help_needs_no_heavy_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---- doctor
+
+
+def findings(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, list[dict]]:
+    assert cli.main(["doctor", *words, "--json"]) == code
+    report = json.loads(capsys.readouterr().out)
+    found: dict[str, list[dict]] = {}
+    for one in report["findings"]:
+        found.setdefault(one["subject"], []).append(one)
+    return found
+
+
+def test_doctor_measures_a_real_broker_and_names_what_to_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with Mosquitto(folder, extra=["max_queued_messages 100"]) as broker, Peer(broker.port) as peer:
+        config = write_config(tmp_path, broker.port)
+        peer.send("plant/old/all", payload(0), retain=True)
+        stop = threading.Event()
+
+        def publish() -> None:
+            index = 0
+            while not stop.wait(0.05):
+                peer.post("plant/m1/all", payload(index))  # its clock stands in November 2025
+                peer.post("plant/m2/all", b"[1, 2]")
+                index += 1
+
+        sender = threading.Thread(target=publish)
+        sender.start()
+        try:
+            found = findings(capsys, str(config), "--for", "1s")
+        finally:
+            stop.set()
+            sender.join()
+        with Peer(broker.port, "er/doctor/#") as after:
+            time.sleep(0.2)
+            assert after.messages == []
+    levels = {subject: [one["level"] for one in ones] for subject, ones in found.items()}
+    assert levels["models"] == levels["broker"] == levels["disk"] == levels["readings"] == ["ok"]
+    assert levels["queue"] == ["warn"]
+    # mosquitto counts those in flight apart
+    assert 100 <= found["queue"][0]["figures"]["kept"] <= 200
+    assert found["retained"][0]["figures"]["retained"] == 1
+    assert levels["payloads"] == ["warn"]
+    assert levels["clock"] == ["warn"]
+    assert "after their time" in found["clock"][0]["text"]
+    assert found["round trip"][0]["figures"]["qos1_median_s"] > 0
+
+
+def test_doctor_finds_the_broker_that_waits_to_fill_packets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with Mosquitto(folder, extra=["set_tcp_nodelay false"]) as broker:
+        found = findings(capsys, str(write_config(tmp_path, broker.port, qos=0)), "--for", "200ms")
+    assert "set_tcp_nodelay true" in found["round trip"][0]["remedy"]
+    assert found["queue"][0]["level"] == "skip"
+
+
+def test_doctor_without_a_broker_still_looks_at_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = findings(capsys, str(write_config(tmp_path, free_port())), code=1)
+    assert found["models"][0]["level"] == "ok"
+    assert found["broker"][0]["level"] == "fail"
+    assert "no connection" in found["broker"][0]["text"]
+
+
+def test_doctor_passive_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with Mosquitto(folder) as broker, Peer(broker.port, "#") as ear:
+        assert (
+            cli.main(["doctor", str(write_config(tmp_path, broker.port)), "--passive", "--for", "300ms"]) == 0
+        )
+        assert ear.messages == []
+    text = capsys.readouterr().out
+    assert "none in 0.3 s" in text
+    assert text.splitlines()[-1] == "0 problem(s), 1 warning(s)"
+
+
+def test_doctor_names_a_folder_it_cannot_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, free_port(), store="/proc/edge-rnn/state.db")
+    found = findings(capsys, str(config), code=1)
+    assert found["disk"][0]["level"] == "fail"
+    assert "store.path" in found["disk"][0]["remedy"]
