@@ -9,6 +9,7 @@
     ├── DecodeError         exit 65   one payload that is not a reading; never ends a daemon
     ├── CredentialsError    exit 77   the broker refused user name or password at the first connect
     ├── ExportError         exit 78   a model that cannot be exported as asked
+    ├── LibraryError        exit 78   a library built ahead of time that does not fit, or cannot be built
     └── MissingExtraError   exit 69   a command that needs an optional part that is not installed
 
 A message is one line and says: where (file, topic, key, tensor), what was expected, what was got,
@@ -69,6 +70,12 @@ class CredentialsError(EdgeRnnError):
 
 class ExportError(EdgeRnnError):
     """A model that cannot be exported as asked."""
+
+    exit_code = 78
+
+
+class LibraryError(EdgeRnnError):
+    """A library built ahead of time that cannot be used here, or cannot be built."""
 
     exit_code = 78
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_rnn.core.backend import LibraryLike
+from edge_rnn.core.entries import DONE
 from edge_rnn.core.jit import Numeric
-from edge_rnn.core.kernels import DONE
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, numbers
 from edge_rnn.core.model import Float32, Model
@@ -28,16 +29,24 @@ class StepperBatch:
     Args:
         model: the network.
         n: streams, numbered from 0.
-        numeric, lanes: as `Stepper`.
+        numeric, lanes, library: as `Stepper`.
 
     Raises:
         ValueError: n < 1, or `numeric` or `lanes` unknown.
+        LibraryError: as `Stepper`.
     """
 
-    def __init__(self, model: Model, n: int, numeric: Numeric = "auto", lanes: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n: int,
+        numeric: Numeric = "auto",
+        lanes: int | None = None,
+        library: LibraryLike | None = None,
+    ) -> None:
         if n < 1:
             raise ValueError(f"n: expected at least one stream, got {n}")
-        self._loop = StepLoop(model, numeric, lanes)
+        self._loop = StepLoop(model, numeric, lanes, library)
         self._layout = self._loop.layout
         self._states = self._loop.at_rest(n)
         self._steps = np.zeros(n, np.uint64)

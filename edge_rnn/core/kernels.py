@@ -24,19 +24,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_rnn.core import activations as activations_module
+from edge_rnn.core import entries as entries_module
 from edge_rnn.core import fields as at
 from edge_rnn.core import header, simd
 from edge_rnn.core import jit as jit_module
 from edge_rnn.core import model as model_module
 from edge_rnn.core.activations import activations
-from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
+from edge_rnn.core.entries import DONE, UNFIT
+from edge_rnn.core.jit import EntryPoint, inlined, jit, source_digest
 from edge_rnn.core.simd import Address
 
 StepFunction = Callable[[Address, Address, Address, Address, Address], None]
-DriveFunction = Callable[[Address, Address], int]
-
-# `drive`'s answers besides the index of an input that is not finite.
-DONE, UNFIT = -1, -2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +47,7 @@ class Kernels:
         key: digest of everything that decides this code; put it into the key of code that calls `step`.
         step: step(plan, weights, state, scratch, x) for use in other jitted code. x float32 (I,), finite;
             updates h and c in the state row and writes y (O,) at its place in the row.
-        drive: drive(table, x) as a compiled entry point, see `StepLoop.table` in `loop.py`: T steps of one
+        drive: drive(table, x) as an entry point, see `StepLoop.table` in `loop.py`: T steps of one
             row, or one step each of many. Where the table has no address of the inputs, x is the `id` of an
             object, which must be a NumPy array as the table describes it. Returns DONE; or UNFIT where x is
             anything else, or its numbers do not lie side by side; or the flat index of the first input
@@ -60,11 +58,11 @@ class Kernels:
     fused: bool
     key: str
     step: StepFunction
-    drive: DriveFunction
+    drive: EntryPoint
 
 
 def _sources() -> str:
-    modules = (activations_module, at, header, jit_module, model_module, simd)
+    modules = (activations_module, at, entries_module, header, jit_module, model_module, simd)
     return source_digest(__file__, *(str(m.__file__) for m in modules))
 
 
@@ -344,9 +342,14 @@ def kernels(lanes: int, fused: bool) -> Kernels:
                 store_float(ys, t * outputs + k, load_float(state, y + k))
         return DONE
 
-    code = compiled(drive, "int64(int64, int64)", key)
     probe = np.zeros(at.WORDS + at.HEADER, np.int64)
     probe[at.PLAN_AT] = probe[at.WORDS :].ctypes.data
     probe[at.SCRATCH_AT] = probe[at.WORDS :].ctypes.data
     probe[at.XS_AT] = probe[at.WORDS :].ctypes.data
-    return Kernels(lanes, fused, key, step, entry_point(code, probe.ctypes.data, DONE, 0))
+    entry = EntryPoint(drive, "int64(int64, int64)", key, probe, DONE, (0,))
+    return Kernels(lanes, fused, key, step, entry)
+
+
+def drive(lanes: int, fused: bool) -> EntryPoint:
+    """The loop over steps or rows for one vector width and numeric class."""
+    return kernels(lanes, fused).drive

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.core import fields as at
+from edge_rnn.core.backend import LibraryLike, backend
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.entries import DRIVE
 from edge_rnn.core.header import readable
-from edge_rnn.core.jit import Numeric, numeric_class, target
-from edge_rnn.core.kernels import kernels
+from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import address, aligned
 from edge_rnn.core.model import Float32, Float64, Model
 from edge_rnn.core.pack import pack
@@ -60,16 +61,23 @@ class StepLoop:
         model: the network.
         numeric: "F", "U" or "auto".
         lanes: vector width (4, 8, 16); None takes the one that suits the target. No bit depends on it.
+        library: compiled functions from there, see `backend`; None compiles them here.
     """
 
-    def __init__(self, model: Model, numeric: Numeric = "auto", lanes: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        numeric: Numeric = "auto",
+        lanes: int | None = None,
+        library: LibraryLike | None = None,
+    ) -> None:
         self.model = model
-        self.fused = numeric_class(numeric)
-        code = kernels(target().lanes if lanes is None else lanes, self.fused)
+        code = backend(model, numeric, lanes, library)
+        self.fused = code.fused
         self.packed = pack(model, code.lanes)
         self.layout = self.packed.layout
         self.digest = weights_digest(model)
-        self.drive = code.drive
+        self.drive = code.code(DRIVE)
         self._scratch = aligned(1, self.packed.scratch_size)
         self._constants = np.zeros(at.WORDS, np.int64)
         self._constants[at.PLAN_AT] = address(self.packed.plan)

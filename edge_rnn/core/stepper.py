@@ -14,9 +14,10 @@ from sys import getrefcount
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_rnn.core.backend import LibraryLike
+from edge_rnn.core.entries import DONE
 from edge_rnn.core.gates import Gates, gate_activations
 from edge_rnn.core.jit import Numeric
-from edge_rnn.core.kernels import DONE
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, not_finite, numbers
 from edge_rnn.core.model import Float32, Model
@@ -34,13 +35,22 @@ class Stepper:
         numeric: "F" (fused multiply-add), "U" (without), or "auto": F where the CPU has it. Within a
             class all machines give the same bits; between the classes they differ by <= 5e-7 of the scale.
         lanes: vector width 4, 8 or 16; None takes what suits the CPU. No bit depends on it.
+        library: a folder made by `edge-rnn build`, or a `Library`: its code runs, and nothing is compiled.
+            The class is then the library's.
 
     Raises:
         ValueError: `numeric` or `lanes` is none of these.
+        LibraryError: the library is not for this model, CPU or version.
     """
 
-    def __init__(self, model: Model, numeric: Numeric = "auto", lanes: int | None = None) -> None:
-        self._loop = StepLoop(model, numeric, lanes)
+    def __init__(
+        self,
+        model: Model,
+        numeric: Numeric = "auto",
+        lanes: int | None = None,
+        library: LibraryLike | None = None,
+    ) -> None:
+        self._loop = StepLoop(model, numeric, lanes, library)
         self._layout = self._loop.layout
         self._states = self._loop.at_rest(1)
         self._row = self._states[0]

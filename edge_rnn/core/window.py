@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import aligned
 from edge_rnn.core.loop import StepLoop, not_finite, numbers
@@ -30,18 +31,24 @@ class WindowStepper:
     Args:
         model: the network.
         length: readings in a window.
-        numeric, lanes: as `Stepper`.
+        numeric, lanes, library: as `Stepper`.
 
     Raises:
         ValueError: length < 1, or `numeric` or `lanes` unknown.
+        LibraryError: as `Stepper`.
     """
 
     def __init__(
-        self, model: Model, length: int, numeric: Numeric = "auto", lanes: int | None = None
+        self,
+        model: Model,
+        length: int,
+        numeric: Numeric = "auto",
+        lanes: int | None = None,
+        library: LibraryLike | None = None,
     ) -> None:
         if length < 1:
             raise ValueError(f"length: expected at least 1 reading, got {length}")
-        self._loop = StepLoop(model, numeric, lanes)
+        self._loop = StepLoop(model, numeric, lanes, library)
         self.length = length
         self._states = aligned(1, self._loop.layout.core_size)
         # Twice the window, so that the last `length` readings are always in one piece.

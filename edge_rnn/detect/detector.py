@@ -14,14 +14,16 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_rnn.core.jit import Numeric, numeric_class, target
+from edge_rnn.core.backend import LibraryLike, backend
+from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import aligned, padded
+from edge_rnn.core.library import Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.pack import pack
 from edge_rnn.detect import fields as at
-from edge_rnn.detect import loop, snapshot
+from edge_rnn.detect import snapshot
+from edge_rnn.detect.entries import STEP_ROWS
 from edge_rnn.detect.plan import Plan
-from edge_rnn.detect.stages import WORK_VECTORS
 from edge_rnn.detect.verdict import Verdict, verdict_dtype
 
 Reading = tuple[int, Sequence[float]] | tuple[int, Sequence[float], Sequence[bool]]
@@ -34,6 +36,7 @@ class DetectorTable:
         model: a model with a detector section.
         capacity: number of streams.
         numeric: "F" (fused network arithmetic), "U", or "auto": F where the CPU has it.
+        library: a folder made by `edge-rnn build`, or a `Library`: its code runs, nothing is compiled.
 
     Attributes:
         states: record array (capacity,) of `record_dtype(model)`; copy or assign rows freely.
@@ -42,35 +45,44 @@ class DetectorTable:
     Raises:
         ModelFileError: the model has no detector section.
         ValueError: capacity below 1, or an unknown numeric class.
+        LibraryError: the library is not for this model, CPU or version.
 
     Everything is compiled, or loaded from the cache, by the constructor; stepping allocates nothing.
     """
 
-    def __init__(self, model: Model, capacity: int, numeric: Numeric = "auto") -> None:
+    def __init__(
+        self,
+        model: Model,
+        capacity: int,
+        numeric: Numeric = "auto",
+        library: LibraryLike | None = None,
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity: expected at least 1, got {capacity}")
         self.model = model
         self.plan = Plan(model)
-        self.fused = numeric_class(numeric)
-        lanes = target().lanes
-        self._packed = pack(model, lanes)
-        self._run = loop.step_rows(lanes, self.fused).run
+        code = backend(model, numeric, library=library)
+        if isinstance(code, Library):
+            code.check_detector(self.plan.layout_digest)
+        self.fused = code.fused
+        self._packed = pack(model, code.lanes)
+        self._run = code.code(STEP_ROWS)
         plan, c = self.plan, self.plan.channels
         memory = aligned(capacity, plan.dtype.itemsize // 4)
         self.states: NDArray[np.void] = memory.reshape(-1).view(plan.dtype)
         self.states[:] = plan.fresh
         self.verdict_dtype = verdict_dtype(c)
         self._scratch = aligned(1, self._packed.scratch_size)
-        self._work = np.zeros(WORK_VECTORS * c)
-        self._table = np.zeros(loop.WORDS, np.int64)
+        self._work = np.zeros(at.WORK_VECTORS * c)
+        self._table = np.zeros(at.WORDS, np.int64)
         self._network_x = aligned(1, padded(c))
         for word, value in {
-            loop.PLAN_WORD: plan.record.ctypes.data, loop.VECTORS_WORD: plan.vectors.ctypes.data,
-            loop.FRESH_WORD: plan.fresh.ctypes.data, loop.NETWORK_WORD: self._packed.plan.ctypes.data,
-            loop.WEIGHTS_WORD: self._packed.weights.ctypes.data, loop.SCRATCH_WORD: self._scratch.ctypes.data,
-            loop.X_WORD: self._network_x.ctypes.data, loop.WORK_WORD: self._work.ctypes.data,
-            loop.STATES_WORD: self.states.ctypes.data, loop.CAPACITY_WORD: capacity,
-            loop.OUT_SIZE_WORD: self.verdict_dtype.itemsize,
+            at.PLAN_WORD: plan.record.ctypes.data, at.VECTORS_WORD: plan.vectors.ctypes.data,
+            at.FRESH_WORD: plan.fresh.ctypes.data, at.NETWORK_WORD: self._packed.plan.ctypes.data,
+            at.WEIGHTS_WORD: self._packed.weights.ctypes.data, at.SCRATCH_WORD: self._scratch.ctypes.data,
+            at.X_WORD: self._network_x.ctypes.data, at.WORK_WORD: self._work.ctypes.data,
+            at.STATES_WORD: self.states.ctypes.data, at.CAPACITY_WORD: capacity,
+            at.OUT_SIZE_WORD: self.verdict_dtype.itemsize,
         }.items():  # fmt: skip
             self._table[word] = value
         self._table_at = self._table.ctypes.data
@@ -165,12 +177,12 @@ class DetectorTable:
         present: NDArray[np.bool_] | NDArray[np.uint8],
         out: NDArray[np.void],
     ) -> None:
-        table[loop.ROWS_WORD] = rows_at
-        table[loop.TIMES_WORD] = time_ns.ctypes.data
-        table[loop.XS_WORD] = x.ctypes.data
-        table[loop.PRESENT_WORD] = present.ctypes.data
-        table[loop.OUT_WORD] = out.ctypes.data
-        table[loop.COUNT_WORD] = len(time_ns)
+        table[at.ROWS_WORD] = rows_at
+        table[at.TIMES_WORD] = time_ns.ctypes.data
+        table[at.XS_WORD] = x.ctypes.data
+        table[at.PRESENT_WORD] = present.ctypes.data
+        table[at.OUT_WORD] = out.ctypes.data
+        table[at.COUNT_WORD] = len(time_ns)
 
     @staticmethod
     def _expect(name: str, array: NDArray[np.generic], dtype: object, shape: tuple[int, ...]) -> None:
@@ -186,15 +198,16 @@ class Detector:
 
     Args:
         model: a model with a detector section.
-        numeric: "F", "U" or "auto", see `DetectorTable`.
+        numeric, library: see `DetectorTable`.
 
     Raises:
         ModelFileError: the model has no detector section.
+        LibraryError: the library is not for this model, CPU or version.
     """
 
-    def __init__(self, model: Model, numeric: Numeric = "auto") -> None:
+    def __init__(self, model: Model, numeric: Numeric = "auto", library: LibraryLike | None = None) -> None:
         self.model = model
-        self.table = DetectorTable(model, 1, numeric)
+        self.table = DetectorTable(model, 1, numeric, library)
         c = model.input_size
         self._x, self._present = np.zeros(c), np.ones(c, np.uint8)
         self._time, self._out = np.zeros(1, np.int64), np.zeros(1, self.table.verdict_dtype)

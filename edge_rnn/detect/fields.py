@@ -23,3 +23,12 @@ RESIDUAL, INPUT = range(2)
 SOURCES = ("residual", "input")
 FIXED, QUANTILE, DSPOT_EWMA, DSPOT = range(4)
 THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot")
+
+# Words of the table that the compiled loop is given (loop.py), mostly addresses.
+(
+    PLAN_WORD, VECTORS_WORD, FRESH_WORD, NETWORK_WORD, WEIGHTS_WORD, SCRATCH_WORD, X_WORD, WORK_WORD,
+    STATES_WORD, CAPACITY_WORD, ROWS_WORD, TIMES_WORD, XS_WORD, PRESENT_WORD, OUT_WORD, OUT_SIZE_WORD,
+    COUNT_WORD, WORDS,
+) = range(18)  # fmt: skip
+# Vectors of C float64 lent to it as scratch.
+SCALED, SEEN, DEVIATION, D, PART, BEST, WORK_VECTORS = range(7)

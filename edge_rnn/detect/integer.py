@@ -14,6 +14,7 @@ from edge_rnn.core.integer_kernel import IntegerPacked
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Float64, Model
 from edge_rnn.core.quantize import quantize
+from edge_rnn.detect import fields as at
 from edge_rnn.detect import loop
 from edge_rnn.detect.detector import Detector, DetectorTable
 
@@ -38,8 +39,8 @@ class IntegerDetectorTable(DetectorTable):
         self.states[:] = self._fresh
         self._words = np.zeros(self._integers.scratch_size, np.int32)
         for word, array in (
-            (loop.FRESH_WORD, self._fresh), (loop.NETWORK_WORD, self._integers.plan),
-            (loop.WEIGHTS_WORD, self._integers.weights), (loop.SCRATCH_WORD, self._words),
+            (at.FRESH_WORD, self._fresh), (at.NETWORK_WORD, self._integers.plan),
+            (at.WEIGHTS_WORD, self._integers.weights), (at.SCRATCH_WORD, self._words),
         ):  # fmt: skip
             self._table[word] = array.ctypes.data
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -22,22 +21,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.core.integer_kernel import integer_step, source_key
-from edge_rnn.core.jit import compiled, entry_point, inlined, jit, source_digest
+from edge_rnn.core.jit import EntryPoint, inlined, source_digest
 from edge_rnn.core.kernels import StepFunction, kernels
 from edge_rnn.detect import alarm, condition, explain, guard, memory, scorers, stages, thresholds
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import fields as fields_module
 from edge_rnn.detect import plan as plan_module
+from edge_rnn.detect.fields import (
+    CAPACITY_WORD,
+    COUNT_WORD,
+    FRESH_WORD,
+    NETWORK_WORD,
+    OUT_SIZE_WORD,
+    OUT_WORD,
+    PLAN_WORD,
+    PRESENT_WORD,
+    ROWS_WORD,
+    SCRATCH_WORD,
+    STATES_WORD,
+    TIMES_WORD,
+    VECTORS_WORD,
+    WEIGHTS_WORD,
+    WORDS,
+    WORK_WORD,
+    X_WORD,
+    XS_WORD,
+)  # fmt: skip
 from edge_rnn.detect.memory import f4_at, f8_at, i8_at, pointer_to, u1_at
 from edge_rnn.detect.plan import PLAN
 from edge_rnn.detect.verdict import STATUSES
-
-# Words of the table.
-(
-    PLAN_WORD, VECTORS_WORD, FRESH_WORD, NETWORK_WORD, WEIGHTS_WORD, SCRATCH_WORD, X_WORD, WORK_WORD,
-    STATES_WORD, CAPACITY_WORD, ROWS_WORD, TIMES_WORD, XS_WORD, PRESENT_WORD, OUT_WORD, OUT_SIZE_WORD,
-    COUNT_WORD, WORDS,
-) = range(18)  # fmt: skip
 
 WARMING, FAULT = STATUSES.index("warming"), STATUSES.index("fault")
 NORMAL = STATUSES.index("normal")
@@ -53,35 +65,27 @@ def _plan_at(address: int) -> Any:
 
 
 @functools.cache
-def step_rows(lanes: int, fused: bool) -> StepRows:
-    """The compiled loop for one vector width and numeric class; built once per process."""
+def step_rows(lanes: int, fused: bool) -> EntryPoint:
+    """The loop for one vector width and numeric class; built once per process.
+
+    `run(table)` processes the table's samples in order and returns how many were taken. It is less than all
+    where the next sample's row is outside the table or its time is not after the one before; that sample and
+    all behind it changed nothing.
+    """
     base = kernels(lanes, fused)
-    code = compiled(_build(base.step), "int64(int64)", f"{base.key} detect={_sources()}")
-    probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
-    probe[PLAN_WORD] = probe[WORDS:].ctypes.data
-    return StepRows(lanes, fused, entry_point(code, probe.ctypes.data, 0))
+    return _entry(_build(base.step), f"{base.key} detect={_sources()}")
 
 
 @functools.cache
 def integer_rows() -> Callable[[int], int]:
-    """`StepRows.run` over a network in integers; built once per process."""
-    code = compiled(_build(integer_step), "int64(int64)", f"{source_key()} detect={_sources()}")
+    """`step_rows` over a network in integers, compiled; built once per process."""
+    return _entry(_build(integer_step), f"{source_key()} detect={_sources()}").machine_code
+
+
+def _entry(run: Callable[[int], int], key: str) -> EntryPoint:
     probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
     probe[PLAN_WORD] = probe[WORDS:].ctypes.data
-    return entry_point(code, probe.ctypes.data, 0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepRows:
-    """`run(table)` processes the table's samples in order and returns how many were taken.
-
-    It is less than all where the next sample's row is outside the table or its time is not after the one
-    before; that sample and all behind it changed nothing.
-    """
-
-    lanes: int
-    fused: bool
-    run: Callable[[int], int]
+    return EntryPoint(run, "int64(int64)", key, probe, 0)
 
 
 def _sources() -> str:
@@ -92,7 +96,7 @@ def _sources() -> str:
 
 
 def _build(network_step: StepFunction) -> Callable[[int], int]:
-    @jit
+    @inlined
     def one(
         p: Any, table: NDArray[np.int64], v: Vector, row: int, time_ns: int, xs: Vector,
         present: NDArray[np.uint8], work: Vector, out: int,
@@ -158,7 +162,7 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
                     if score <= limit:
                         stages.learn(p, score, detect, marks)
                 if p.kind != at.CLASSIFY:
-                    explain.shares(work[stages.BEST * c : (stages.BEST + 1) * c], fault, share)
+                    explain.shares(work[at.BEST * c : (at.BEST + 1) * c], fault, share)
 
         judged = sound and warm == 0
         flags[0] = NORMAL + marks[at.PHASE] if judged else WARMING
@@ -186,7 +190,7 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
         if count == 0:
             return 0
         v = f8_at(table[VECTORS_WORD], at.SCORERS * c + p.scorers * (at.SCORER_HEAD + c + c * c))
-        work = f8_at(table[WORK_WORD], stages.WORK_VECTORS * c)
+        work = f8_at(table[WORK_WORD], at.WORK_VECTORS * c)
         times = i8_at(table[TIMES_WORD], count)
         for t in range(count):
             index = 0

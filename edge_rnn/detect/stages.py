@@ -1,7 +1,8 @@
 """The stages of one sample that need the whole stream's state; loop.py calls them in order.
 
 `p` is the plan's record, `v` its vectors, `work` scratch of WORK_VECTORS vectors of C numbers; detect and
-marks are the stream's state (fields.py). All run in jitted code only.
+marks are the stream's state (fields.py). All run in jitted code only. What every sample passes through is
+inlined: as calls, with their arrays as arguments, the stages cost twice the time.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined, jit
 from edge_rnn.detect import condition, guard, scorers, thresholds
 from edge_rnn.detect import fields as at
+from edge_rnn.detect.fields import BEST, DEVIATION, PART, SCALED, SEEN, D
 from edge_rnn.detect.memory import f4_at
 
-# Vectors of C float64 lent as scratch.
-SCALED, SEEN, DEVIATION, D, PART, BEST, WORK_VECTORS = range(7)
 # Residuals in units of their spread are limited to this, so that no product of them overflows.
 LIMIT = 1e6
 
@@ -51,7 +51,7 @@ def rest(p: Any, fresh: int, row: int, detect: Vector, marks: Marks) -> None:
     marks[at.WARM] = p.warmup
 
 
-@jit
+@inlined
 def judge(
     p: Any, v: Vector, time_ns: int, x: Vector, present: NDArray[np.uint8], work: Vector, fault: Faults,
     detect: Vector, marks: Marks,
@@ -81,7 +81,7 @@ def judge(
     return -healthy if too_long else healthy
 
 
-@jit
+@inlined
 def prepare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, fault: Faults, x: NDArray[np.float32],
     detect: Vector, marks: Marks, drift_rate: float,
@@ -110,7 +110,7 @@ def prepare(
             detect[level] += drift_rate * z
 
 
-@jit
+@inlined
 def compare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, xs: Vector, present: NDArray[np.uint8],
     residual: Vector, expected: Vector,
@@ -128,7 +128,7 @@ def compare(
             residual[i] = xs[i] - expected[i]
 
 
-@jit
+@inlined
 def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> float:
     """All scorers one step on; the combined score, and in `work[BEST]` the parts of the largest one."""
     c = p.channels
@@ -159,7 +159,7 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
     return combined if p.sums else largest
 
 
-@jit
+@inlined
 def local_mean(p: Any, detect: Vector, marks: Marks) -> float:
     """The mean of the last scores for dspot, `initial` while there are none."""
     mean: float = p.initial
@@ -168,7 +168,7 @@ def local_mean(p: Any, detect: Vector, marks: Marks) -> float:
     return mean
 
 
-@jit
+@inlined
 def limit(p: Any, detect: Vector, marks: Marks) -> float:
     """The threshold of this step, in units of the score."""
     value: float = p.value
@@ -179,7 +179,7 @@ def limit(p: Any, detect: Vector, marks: Marks) -> float:
     return value
 
 
-@jit
+@inlined
 def learn(p: Any, score: float, detect: Vector, marks: Marks) -> None:
     """What the threshold takes from a score that is not too high."""
     if p.threshold == at.DSPOT_EWMA:

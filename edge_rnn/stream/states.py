@@ -36,7 +36,6 @@ from edge_rnn.core.model import Model
 from edge_rnn.detect import fields
 from edge_rnn.detect.detector import DetectorTable
 from edge_rnn.detect.guard import ABSENT, FRESH, HELD
-from edge_rnn.detect.integer import IntegerDetectorTable
 from edge_rnn.errors import SnapshotError
 from edge_rnn.stream import assemble, events
 from edge_rnn.stream.assemble import NEVER, TIME_LIMIT, Assembler, Assembly, Batch
@@ -105,6 +104,8 @@ class StreamTable:
 
     def _detector(self, capacity: int) -> DetectorTable:
         if self._quantized is not None:
+            from edge_rnn.detect.integer import IntegerDetectorTable
+
             return IntegerDetectorTable(self.model, self._quantized, capacity)
         return DetectorTable(self.model, capacity, self._numeric)
 

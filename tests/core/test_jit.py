@@ -238,7 +238,6 @@ def test_a_step_works_through_the_dispatcher_too(monkeypatch) -> None:
     monkeypatch.setattr(jit, "entry_point", lambda function, probe, answer, *more: function)
     from edge_rnn.core import kernels
 
-    monkeypatch.setattr(kernels, "entry_point", jit.entry_point)
     kernels.kernels.cache_clear()
     try:
         dispatched = Stepper(stepper.model)

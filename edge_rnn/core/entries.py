@@ -1,0 +1,51 @@
+"""Where the compiled functions that Python calls are made, without importing what makes them.
+
+One line per function: adding one here (or to the table of a room above) is all it takes for it to be compiled
+by the just-in-time compiler, emitted by an ahead-of-time build and found in a library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+Code = Callable[..., int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A function of int64 that returns an int64.
+
+    Attributes:
+        name: of its own among all entries; the symbol in a library is `edge_rnn_<name>`.
+        module, factory: factory(lanes, fused) there gives its `jit.EntryPoint`; imported when compiled.
+        arguments: how many int64 it takes.
+    """
+
+    name: str
+    module: str
+    factory: str
+    arguments: int
+
+
+class Backend(Protocol):
+    """Where compiled functions come from: all for one vector width and one numeric class."""
+
+    @property
+    def lanes(self) -> int:
+        """Units per block: pack a model with the same number."""
+
+    @property
+    def fused(self) -> bool:
+        """Class F, else U."""
+
+    def code(self, entry: Entry) -> Code:
+        """The function, ready to be called; nothing is compiled later."""
+
+
+DRIVE = Entry("drive", "edge_rnn.core.kernels", "drive", 2)
+ENTRIES = (DRIVE,)
+
+# What the functions answer besides counts and indices: done; or the input is not what the table says.
+DONE, UNFIT = -1, -2

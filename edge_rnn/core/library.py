@@ -1,0 +1,238 @@
+"""Compiled functions from a shared library that `edge-rnn build` made: no Numba, no LLVM in the process.
+
+A library is a folder with two files: `edge_rnn.so`, and beside it `edge_rnn.json`, which says what it is
+(`Description`; FORMAT.md has it field by field). Machine code that does not belong to the packed constants
+gives wrong numbers without an error, and an instruction the processor does not have ends the process. So
+everything the code depends on is compared before it is loaded: the bytes of the file, the sources of this
+package, the processor, the interpreter's object header (compiled code reads arrays by it), and the model.
+
+Functions are called through `ctypes` with the interpreter's lock held, as those of the compiler are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, cast
+
+import msgspec
+
+from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.entries import Code, Entry
+from edge_rnn.core.layout import StateLayout
+from edge_rnn.core.model import Model
+from edge_rnn.errors import LibraryError
+
+DESCRIPTION: Final = "edge_rnn.json"
+LIBRARY: Final = "edge_rnn.so"
+VERSION: Final = 1
+_LARGEST_DESCRIPTION: Final = 1 << 20
+_LARGEST_LIBRARY: Final = 64 << 20
+_PACKAGE: Final = Path(__file__).parents[1]
+
+
+class Fits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model a library is for: its name, and digests of its weights, its state row, a detector's record."""
+
+    name: str
+    weights: str
+    layout: str
+    detector: str | None
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `edge_rnn.json` says, see FORMAT.md."""
+
+    format: Literal["edge-rnn library"]
+    version: int
+    target: str
+    machine: str
+    cpu: str
+    features: list[str]
+    lanes: Literal[4, 8, 16]
+    numeric: Literal["F", "U"]
+    object_header: int
+    model: Fits
+    sources: str
+    versions: dict[str, str]
+    symbols: dict[str, str]
+    imports: list[str]
+    size: int
+    sha256: str
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Digest of all sources that decide the compiled code and the tables it reads: rooms core and detect.
+
+    Raises:
+        LibraryError: the package was installed without its sources.
+    """
+    digest = hashlib.sha256()
+    for room in ("core", "detect"):
+        files = sorted(_PACKAGE.joinpath(room).glob("*.py"))
+        if not files:
+            raise LibraryError(f"library: {room} has no source files here, so nothing shows that it fits")
+        for file in files:
+            content = file.read_bytes()
+            digest.update(f"{room}/{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What every processor of this machine can do, in Linux's words; empty where it does not say."""
+    try:
+        text = cpuinfo.read_text("ascii", "replace")
+    except OSError:
+        return frozenset()
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    each = [frozenset(line.split()) for line in lines]
+    return frozenset.intersection(*each) if each else frozenset()
+
+
+class Library:
+    """A library, checked against this process and loaded.
+
+    Args:
+        folder: what `edge-rnn build` wrote.
+
+    Attributes:
+        folder; description; lanes; fused: class F, else U; numeric: "F" or "U".
+
+    Raises:
+        LibraryError: it cannot be read, is damaged, or is not for this processor or this version; the message
+            names which.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.description = read_description(self.folder)
+        self._check_process()
+        self._handle = self._load()
+
+    def __repr__(self) -> str:
+        d = self.description
+        return f"<Library for {d.model.name!r}: {d.target}, class {d.numeric}, {d.lanes} lanes>"
+
+    @property
+    def lanes(self) -> int:
+        """Units per block: pack a model with the same number."""
+        return self.description.lanes
+
+    @property
+    def fused(self) -> bool:
+        """Class F, else U."""
+        return self.description.numeric == "F"
+
+    @property
+    def numeric(self) -> Literal["F", "U"]:
+        """The numeric class."""
+        return self.description.numeric
+
+    def code(self, entry: Entry) -> Code:
+        """The function of this entry.
+
+        Raises:
+            LibraryError: the library has no such function.
+        """
+        symbol = self.description.symbols.get(entry.name)
+        try:
+            function = self._handle[symbol or entry.name]
+        except AttributeError:
+            self._refuse(f"has no function {entry.name}; build it again")
+        function.restype = ctypes.c_int64
+        function.argtypes = (ctypes.c_int64,) * entry.arguments
+        return cast(Code, function)
+
+    def check(self, model: Model) -> None:
+        """Raise `LibraryError` unless it was built for the network of `model`."""
+        built = self.description.model
+        if weights_digest(model) != built.weights:
+            self._refuse(f"was built for other weights (model {built.name!r}); build it for this model")
+        if StateLayout(model).digest != built.layout:
+            self._refuse("was built for another layout of the state; build it again")
+
+    def check_detector(self, layout_digest: str) -> None:
+        """Raise `LibraryError` unless the detector's record was laid out so when it was built."""
+        built = self.description.model.detector
+        if built is None:
+            self._refuse("was built for a model without detector; build it for this model")
+        if built != layout_digest:
+            self._refuse("was built for another layout of the detector; build it for this model")
+
+    def _check_process(self) -> None:
+        d = self.description
+        if platform.machine() != d.machine or ctypes.sizeof(ctypes.c_void_p) != 8:
+            self._refuse(f"is for {d.target} ({d.machine}), this process is {platform.machine()}")
+        there = cpu_features()
+        missing = sorted(set(d.features) - there)
+        if missing and there:
+            self._refuse(
+                f"is for {d.target}: this CPU has no {', '.join(missing)}; build it for another target"
+            )
+        if missing:
+            self._refuse("cannot be used: /proc/cpuinfo does not say what this CPU can do")
+        if d.object_header != object.__basicsize__:
+            self._refuse("was built for another build of Python; build it with this one")
+        if d.sources != sources_digest():
+            built = d.versions.get("edge-rnn", "unknown")
+            self._refuse(f"was built from other sources (edge-rnn {built}); build it again with this version")
+
+    def _load(self) -> ctypes.PyDLL:
+        file = self.folder / LIBRARY
+        content = _read(file, _LARGEST_LIBRARY)
+        if len(content) != self.description.size:
+            self._refuse(f"is damaged: {file} has {len(content)} bytes, expected {self.description.size}")
+        if hashlib.sha256(content).hexdigest() != self.description.sha256:
+            self._refuse(f"is damaged: the checksum of {file} is not the one in {DESCRIPTION}")
+        # pow and log, where a detector takes them, are found in the process: Python mostly brings libm along.
+        for name in ("libm.so.6",) if {"pow", "log"} & set(self.description.imports) else ():
+            with suppress(OSError):
+                ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+        try:
+            return ctypes.PyDLL(str(file.resolve()))
+        except OSError as error:
+            self._refuse(f"cannot be loaded: {error}")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise LibraryError(f"library {self.folder}: {reason}")
+
+
+def read_description(folder: Path) -> Description:
+    """What `edge_rnn.json` in `folder` says, nothing compared yet.
+
+    Raises:
+        LibraryError: it cannot be read or is none.
+    """
+    file = folder / DESCRIPTION
+    content = _read(file, _LARGEST_DESCRIPTION)
+    try:
+        head: Any = msgspec.json.decode(content)
+        if not isinstance(head, dict) or head.get("format") != "edge-rnn library":
+            raise LibraryError(f"{file}: not the description of a library; see edge-rnn build")
+        if head.get("version") != VERSION:
+            raise LibraryError(
+                f"{file}: version {head.get('version')!r}, expected {VERSION}; build it again with this one"
+            )
+        return msgspec.convert(head, Description)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise LibraryError(f"{file}: not the description of a library: {error}") from error
+
+
+def _read(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise LibraryError(
+            f"{file}: cannot be read: {error.strerror or error}; see edge-rnn build"
+        ) from error
+    if len(content) > most:
+        raise LibraryError(f"{file}: more than {most} bytes; that is no library of edge-rnn build")
+    return content
