@@ -38,7 +38,7 @@ _PACKAGE: Final = Path(__file__).parents[1]
 
 
 class Fits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The model a library is for: its name, and digests of its weights, its state row, a detector's record."""
+    """The model a library is for: its name; digests of its weights, its state row, a detector's record."""
 
     name: str
     weights: str

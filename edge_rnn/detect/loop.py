@@ -6,7 +6,7 @@ sample; last for forecast, which speaks about the next). Arithmetic is float64 w
 never fused and always in the same order, so how samples are grouped into calls cannot change a bit, and C can
 repeat it.
 
-The call takes the address of a table of int64 (`PLAN_WORD` ...), mostly addresses again: the constants of the
+The call takes the address of a table of int64 (`fields.PLAN_WORD` ...), mostly addresses again: the constants of the
 plan, of the kernels, scratch, the states, and the samples.
 """
 
@@ -27,26 +27,6 @@ from edge_rnn.detect import alarm, condition, explain, guard, memory, scorers, s
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import fields as fields_module
 from edge_rnn.detect import plan as plan_module
-from edge_rnn.detect.fields import (
-    CAPACITY_WORD,
-    COUNT_WORD,
-    FRESH_WORD,
-    NETWORK_WORD,
-    OUT_SIZE_WORD,
-    OUT_WORD,
-    PLAN_WORD,
-    PRESENT_WORD,
-    ROWS_WORD,
-    SCRATCH_WORD,
-    STATES_WORD,
-    TIMES_WORD,
-    VECTORS_WORD,
-    WEIGHTS_WORD,
-    WORDS,
-    WORK_WORD,
-    X_WORD,
-    XS_WORD,
-)  # fmt: skip
 from edge_rnn.detect.memory import f4_at, f8_at, i8_at, pointer_to, u1_at
 from edge_rnn.detect.plan import PLAN
 from edge_rnn.detect.verdict import STATUSES
@@ -83,8 +63,8 @@ def integer_rows() -> Callable[[int], int]:
 
 
 def _entry(run: Callable[[int], int], key: str) -> EntryPoint:
-    probe = np.zeros(WORDS + PLAN.itemsize // 8, np.int64)
-    probe[PLAN_WORD] = probe[WORDS:].ctypes.data
+    probe = np.zeros(at.WORDS + PLAN.itemsize // 8, np.int64)
+    probe[at.PLAN_WORD] = probe[at.WORDS :].ctypes.data
     return EntryPoint(run, "int64(int64)", key, probe, 0)
 
 
@@ -102,10 +82,10 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
         present: NDArray[np.uint8], work: Vector, out: int,
     ) -> None:  # fmt: skip
         c = p.channels
-        fresh = table[FRESH_WORD]
+        fresh = table[at.FRESH_WORD]
         detect, marks = f8_at(row + p.detect_at, p.detect_size), i8_at(row + p.marks_at, p.marks_size)
         y = f4_at(row + p.y_at, p.outputs)
-        x = f4_at(table[X_WORD], c)
+        x = f4_at(table[at.X_WORD], c)
         counts, numbers = i8_at(out, 2), f8_at(out + 16, 2)
         share, residual, expected = (
             f8_at(out + 32, c),
@@ -134,7 +114,9 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
         rate = p.drift_rate_in_alarm if alarm.is_on(marks[at.PHASE]) else p.drift_rate
         stages.prepare(p, v, y, work, fault, x, detect, marks, rate)
         if p.kind != at.FORECAST:
-            network_step(table[NETWORK_WORD], table[WEIGHTS_WORD], row, table[SCRATCH_WORD], table[X_WORD])
+            network_step(
+                table[at.NETWORK_WORD], table[at.WEIGHTS_WORD], row, table[at.SCRATCH_WORD], table[at.X_WORD]
+            )
             marks[at.SPOKEN] = 1
         sound = marks[at.SPOKEN] != 0
         for k in range(p.outputs):
@@ -174,7 +156,9 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
             stages.accept(p, v, detect)
             stages.rest(p, fresh, row, detect, marks)
         elif p.kind == at.FORECAST:
-            network_step(table[NETWORK_WORD], table[WEIGHTS_WORD], row, table[SCRATCH_WORD], table[X_WORD])
+            network_step(
+                table[at.NETWORK_WORD], table[at.WEIGHTS_WORD], row, table[at.SCRATCH_WORD], table[at.X_WORD]
+            )
             marks[at.SPOKEN] = 1
         # A network without bounded units can leave the numbers; it must not stay there for ever.
         for k in range(p.outputs):
@@ -183,28 +167,28 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
                 break
 
     def run(address: int) -> int:
-        table = i8_at(address, WORDS)
-        p = _plan_at(table[PLAN_WORD])
+        table = i8_at(address, at.WORDS)
+        p = _plan_at(table[at.PLAN_WORD])
         c = p.channels
-        count = table[COUNT_WORD]
+        count = table[at.COUNT_WORD]
         if count == 0:
             return 0
-        v = f8_at(table[VECTORS_WORD], at.SCORERS * c + p.scorers * (at.SCORER_HEAD + c + c * c))
-        work = f8_at(table[WORK_WORD], at.WORK_VECTORS * c)
-        times = i8_at(table[TIMES_WORD], count)
+        v = f8_at(table[at.VECTORS_WORD], at.SCORERS * c + p.scorers * (at.SCORER_HEAD + c + c * c))
+        work = f8_at(table[at.WORK_WORD], at.WORK_VECTORS * c)
+        times = i8_at(table[at.TIMES_WORD], count)
         for t in range(count):
             index = 0
-            if table[ROWS_WORD]:
-                index = i8_at(table[ROWS_WORD], count)[t]
-            if index < 0 or index >= table[CAPACITY_WORD]:
+            if table[at.ROWS_WORD]:
+                index = i8_at(table[at.ROWS_WORD], count)[t]
+            if index < 0 or index >= table[at.CAPACITY_WORD]:
                 return t
-            row = table[STATES_WORD] + index * p.row_size
+            row = table[at.STATES_WORD] + index * p.row_size
             marks = i8_at(row + p.marks_at, at.MARKS_HEAD + at.CHANNEL_MARKS * c)
             if marks[at.STEPS] > 0 and times[t] <= marks[at.TIME]:
                 return t
             one(
-                p, table, v, row, times[t], f8_at(table[XS_WORD] + 8 * c * t, c),
-                u1_at(table[PRESENT_WORD] + c * t, c), work, table[OUT_WORD] + t * table[OUT_SIZE_WORD],
+                p, table, v, row, times[t], f8_at(table[at.XS_WORD] + 8 * c * t, c),
+                u1_at(table[at.PRESENT_WORD] + c * t, c), work, table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD],
             )  # fmt: skip
         return int(count)
 
