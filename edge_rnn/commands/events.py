@@ -166,16 +166,18 @@ def _table(events: list[Event]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("start", "lasted", "stream", "kind", "peak / threshold", "because of"):
+    for heading in ("start", "lasted", "stream", "kind", "peak of limit", "because of"):
         table.add_column(
-            heading, justify="right" if heading == "lasted" else "left", no_wrap=heading == "start"
+            heading, justify="right" if heading in ("lasted", "peak of limit") else "left", no_wrap=True
         )
     for event in events:
         over = event.end_ns is not None
         style = "dim" if over else "bold red" if event.kind == "anomaly" else "bold magenta"
-        peak = f"{event.peak:.3g} / {event.threshold:.3g}" if math.isfinite(event.peak) else ""
+        peak = f"{event.peak:.3g} of {event.threshold:.3g}" if math.isfinite(event.peak) else ""
         reasons = ", ".join(
-            name if math.isnan(share) else f"{name} {share:.0%}" for name, share in event.shares[:3]
+            name if math.isnan(share) else f"{name} {share:.0%}"
+            for name, share in event.shares[:2]
+            if not share <= 0
         )
         table.add_row(
             (_iso(event.start_ns) or "")[:19].replace("T", " "),
