@@ -6,8 +6,8 @@ sample; last for forecast, which speaks about the next). Arithmetic is float64 w
 never fused and always in the same order, so how samples are grouped into calls cannot change a bit, and C can
 repeat it.
 
-The call takes the address of a table of int64 (`fields.PLAN_WORD` ...), mostly addresses again: the constants of the
-plan, of the kernels, scratch, the states, and the samples.
+The call takes the address of a table of int64 (`fields.PLAN_WORD` ...), mostly addresses again: the constants
+of the plan, of the kernels, scratch, the states, and the samples.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
                 return t
             one(
                 p, table, v, row, times[t], f8_at(table[at.XS_WORD] + 8 * c * t, c),
-                u1_at(table[at.PRESENT_WORD] + c * t, c), work, table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD],
+                u1_at(table[at.PRESENT_WORD] + c * t, c), work,
+                table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD],
             )  # fmt: skip
         return int(count)
 
