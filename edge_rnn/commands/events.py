@@ -13,6 +13,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,14 @@ from edge_rnn.service.store_history import EventFilter, read_history
 from edge_rnn.stream.types import Event
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
 _SECOND = 1_000_000_000
 _COLUMNS = (
     "id", "stream", "kind", "start", "end", "start_ns", "end_ns", "duration_s", "peak", "peak_time",
     "peak_ns", "threshold", "shares",
 )  # fmt: skip
+_RIGHT, _KIND = (1, 4, 5), 3
 _WHEN = 'a duration back from now ("2h", "7d") or a time ("2026-05-01 10:00")'
 
 
@@ -155,36 +157,50 @@ def _draw(events: list[Event]) -> None:
     if not events:
         console.print("no events")
         return
-    console.print(_table(events))
+    for line in _lines(events):
+        console.print(line, soft_wrap=True)
     running = sum(e.end_ns is None for e in events)
     console.print(f"{len(events)} event(s), {running} still open; times in UTC", style="dim")
 
 
-def _table(events: list[Event]) -> Table:
-    from rich import box
-    from rich.table import Table
+def _lines(events: list[Event]) -> Iterator[Text]:
+    """A heading and a line an event, in columns as wide as they need to be."""
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("start", "lasted", "stream", "kind", "peak of limit", "because of"):
-        table.add_column(
-            heading, justify="right" if heading in ("lasted", "peak of limit") else "left", no_wrap=True
-        )
+    rows = [("start", "lasted", "stream", "kind", "peak", "limit", "because of")]
     for event in events:
-        over = event.end_ns is not None
-        style = "dim" if over else "bold red" if event.kind == "anomaly" else "bold magenta"
-        peak = f"{event.peak:.3g} of {event.threshold:.3g}" if math.isfinite(event.peak) else ""
         reasons = ", ".join(
             name if math.isnan(share) else f"{name} {share:.0%}"
-            for name, share in event.shares[:2]
+            for name, share in event.shares[:3]
             if not share <= 0
         )
-        table.add_row(
-            (_iso(event.start_ns) or "")[:19].replace("T", " "),
-            _lasted(event.end_ns - event.start_ns) if event.end_ns is not None else "open",
-            Text(printable(event.stream)), Text(event.kind, style), peak, Text(printable(reasons)),
+        rows.append(
+            (
+                (_iso(event.start_ns) or "")[:19].replace("T", " "),
+                _lasted(event.end_ns - event.start_ns) if event.end_ns is not None else "open",
+                printable(event.stream), event.kind, _figure(event.peak), _figure(event.threshold),
+                printable(reasons),
+            )
         )  # fmt: skip
-    return table
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = [
+            f"{cell:>{width}}" if column in _RIGHT else f"{cell:<{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        line = Text("  ".join(cells).rstrip(), "bold" if number == 0 else "")
+        if number:
+            event = events[number - 1]
+            start = sum(widths[:_KIND]) + 2 * _KIND
+            style = (
+                "dim" if event.end_ns is not None else "bold red" if event.kind == "anomaly" else "magenta"
+            )
+            line.stylize(style, start, start + len(event.kind))
+        yield line
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else ""
 
 
 def _lasted(length_ns: int) -> str:

@@ -88,7 +88,7 @@ def test_an_event_as_json_csv_and_table_says_the_same(
     assert cli.main(["events", str(history)]) == 0
     text = capsys.readouterr().out
     assert "press/b/x" in text
-    assert "vib 75%" in text
+    assert "vib 75%, temp 25%" in text
     assert "4 event(s), 1 still open" in text
 
 
