@@ -21,6 +21,7 @@ from edge_rnn.training.trainer import Forecaster, Rows
 
 SELF_TEST_STEPS = 32
 STATE_STEPS = 2000
+SMALLEST_TOLERANCE = 5e-7  # model space, where a channel has spread 1; see the numeric contract
 
 
 def bare_model(network: Forecaster) -> Model:
@@ -75,7 +76,8 @@ def self_test(network: Forecaster, model: Model, rest: RestState, rows: Rows) ->
         y = np.asarray(network(torch.from_numpy(x)[None], state)[0][0].numpy())
     reference = Reference(model)
     reference.set_state(rest.h, rest.c)
-    allowed = tolerance(y)
+    # Outputs that hardly move for the first steps: their range says nothing about what float32 can hold.
+    allowed = max(tolerance(y), SMALLEST_TOLERANCE)
     difference = float(np.abs(reference.run(x) - y).max())
     if not difference <= allowed:
         raise ExportError(
