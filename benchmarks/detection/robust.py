@@ -1,0 +1,151 @@
+"""The same files, damaged as transport and sensors damage them: what it costs, and what must not change.
+
+Networks and thresholds are those of the undamaged files; damage is put on judged rows only, from a fixed
+random seed. Costs are differences of F1 by rows on the rows that both runs have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.detection import running
+from benchmarks.detection.recipes import Settings
+from benchmarks.detection.recordings import Recording, rising
+from benchmarks.detection.running import BOTH, Said, Trainer
+from edge_rnn.core.model import Model
+from edge_rnn.detect.detector import Detector
+from edge_rnn.detect.verdict import FAULT_KINDS
+from edge_rnn.errors import DataError
+from edge_rnn.evaluate import rows
+from edge_rnn.files.readings import Table
+
+Generator = np.random.Generator
+Damage = Callable[[Recording, Generator], tuple[Table, NDArray[np.intp]]]
+"""The damaged table, and for each of its rows the row it was."""
+
+
+def dropped(recording: Recording, rng: Generator) -> tuple[Table, NDArray[np.intp]]:
+    """A tenth of the judged rows is missing."""
+    keep = rng.random(len(recording.table)) >= 0.1
+    keep[: recording.start] = True
+    kept = np.flatnonzero(keep)
+    table = recording.table
+    return replace(table, times_ns=table.times_ns[kept], values=table.values[kept]), kept
+
+
+def without_number(recording: Recording, rng: Generator) -> tuple[Table, NDArray[np.intp]]:
+    """One channel is NaN for 60 rows."""
+    values = recording.table.values.copy()
+    start = _place(recording, rng, 60)
+    values[start : start + 60, rng.integers(values.shape[1])] = np.nan
+    return replace(recording.table, values=values), np.arange(len(values))
+
+
+def jitter(recording: Recording, rng: Generator) -> tuple[Table, NDArray[np.intp]]:
+    """Times of judged rows move by up to a fifth of the usual step."""
+    times = recording.table.times_ns.copy()
+    step = float(np.median(np.diff(times)))
+    moved = (rng.uniform(-0.2, 0.2, len(times)) * step).astype(np.int64)
+    moved[: recording.start] = 0
+    return replace(recording.table, times_ns=times + moved), np.arange(len(times))
+
+
+def doubled(recording: Recording, rng: Generator) -> tuple[Table, NDArray[np.intp]]:
+    """A tenth of the judged rows comes twice, with the same time."""
+    twice = rng.random(len(recording.table)) < 0.1
+    twice[: recording.start] = False
+    at = np.repeat(np.arange(len(recording.table)), 1 + twice)
+    table = recording.table
+    return replace(table, times_ns=table.times_ns[at], values=table.values[at]), at
+
+
+def _place(recording: Recording, rng: Generator, width: int) -> int:
+    return int(rng.integers(recording.start, max(recording.start + 1, len(recording.table) - width)))
+
+
+DAMAGES: dict[str, Damage] = {
+    "10 % of the rows dropped": dropped,
+    "one channel NaN for 60 rows": without_number,
+    "times off by up to 20 % of a step": jitter,
+    "10 % of the rows twice": doubled,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """One file with one channel stuck: its limit, and the rows until the fault was reported (None: never)."""
+
+    limit: int
+    after: int | None
+
+
+def stuck(model: Model, recording: Recording, rng: Generator) -> Stuck | None:
+    """Hold one channel at its value and look for the fault; None where no channel has a limit."""
+    assert model.detector is not None
+    limits = model.detector.guard.stuck_after
+    able = [c for c, limit in enumerate(limits) if limit]
+    if not able:
+        return None
+    channel = int(rng.choice(able))
+    width = 2 * int(limits[channel]) + 20
+    start = _place(recording, rng, width)
+    table = recording.table
+    values = table.values.copy()
+    values[start : start + width, channel] = values[start, channel]
+    taken = rising(table.times_ns)
+    verdicts = Detector(model).run(table.times_ns[taken], values[taken])
+    first = int(np.searchsorted(np.flatnonzero(taken), start))
+    told = np.flatnonzero(verdicts["fault"][first:, channel] == FAULT_KINDS.index("stuck"))
+    return Stuck(int(limits[channel]), int(told[0]) + 1 if told.size else None)
+
+
+def restarted_equal(model: Model, recording: Recording) -> bool:
+    """Whether a snapshot in the middle, restored into another detector, changes no bit of any verdict."""
+    taken = rising(recording.table.times_ns)
+    times, values = recording.table.times_ns[taken], recording.table.values[taken]
+    whole = Detector(model).run(times, values)
+    before, after = Detector(model), Detector(model)
+    half = len(times) // 2
+    first = before.run(times[:half], values[:half])
+    after.restore(before.snapshot())
+    second = after.run(times[half:], values[half:])
+    return first.tobytes() + second.tobytes() == whole.tobytes()
+
+
+def report(
+    recordings: Sequence[Recording], settings: Settings, trainer: Trainer, plain: Sequence[Said]
+) -> list[str]:
+    """One line for each kind of damage, all files pooled."""
+    models: list[Model | None] = []
+    for recording in recordings:
+        try:
+            model = trainer.model(recording, settings, 0)
+            models.append(running.calibrated(model, recording, settings, BOTH.change(settings.options)))
+        except DataError:
+            models.append(None)
+    usable = [(r, m, s) for r, m, s in zip(recordings, models, plain, strict=True) if m is not None]
+    said = []
+    for name, damage in DAMAGES.items():
+        rng = np.random.default_rng(7)
+        before, after = rows.RowCounts(0, 0, 0, 0), rows.RowCounts(0, 0, 0, 0)
+        for recording, model, undamaged in usable:
+            table, origin = damage(recording, rng)
+            judged = (origin >= recording.start) & rising(np.maximum.accumulate(table.times_ns))
+            labels = recording.labels[origin][judged]
+            after += rows.count(running.stream(model, table).alarm[judged], labels)
+            before += rows.count(undamaged.alarm[origin][judged], labels)
+        said.append(f"{name}: F1 {before.f1:.3f} -> {after.f1:.3f} ({after.f1 - before.f1:+.3f})")
+    rng = np.random.default_rng(7)
+    held = [one for r, m, _ in usable if (one := stuck(m, r, rng)) is not None]
+    late = [one for one in held if one.after is None or one.after > one.limit + 1]
+    said.append(
+        f"one channel stuck: reported as a fault in {sum(one.after is not None for one in held)} of "
+        f"{len(held)} files, in {len(held) - len(late)} within twice the longest run of the training rows"
+    )
+    equal = sum(restarted_equal(m, r) for r, m, _ in usable)
+    said.append(f"restart in the middle: every verdict bit-identical in {equal} of {len(usable)} files")
+    return said

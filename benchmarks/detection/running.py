@@ -1,0 +1,164 @@
+"""Train (cached), calibrate each variant, and stream: the part that all sets share.
+
+The network is trained once for each file and seed by the product's own `train`; a variant calibrates another
+detector around it. Variants differ in the scorers that count; thresholds are fitted anew for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edge_rnn
+from benchmarks.detection.recipes import Settings
+from benchmarks.detection.recordings import Recording, digest_of, rising
+from edge_rnn.calibrate import Options, calibrate_detector
+from edge_rnn.core.model import Model
+from edge_rnn.detect.detector import Detector
+from edge_rnn.errors import DataError
+from edge_rnn.files.load import load
+from edge_rnn.files.model_file import save
+from edge_rnn.files.readings import Table
+from edge_rnn.training import fit
+from edge_rnn.training.data import held_back_from, prepare
+
+_SOURCES = ("training/trainer.py", "training/fit.py", "training/conditioning.py", "training/data.py")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What a detector said about all rows of a recording: score (T,), NaN where not judged; alarm (T,)."""
+
+    score: NDArray[np.float64]
+    alarm: NDArray[np.bool_]
+
+    @property
+    def opened(self) -> NDArray[np.bool_]:
+        """(T,) bool: the rows in which an alarm begins."""
+        return self.alarm & ~np.concatenate([[False], self.alarm[:-1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A detector around the same network: its name and how its options differ from the setting's."""
+
+    name: str
+    change: Callable[[Options], Options]
+
+
+BOTH = Variant("network and readings", lambda options: options)
+WITHOUT = Variant("readings alone (network off)", lambda options: replace(options, residual_factor=0.0))
+ALONE = Variant("network alone", lambda options: replace(options, input_factor=0.0))
+# The rule that needs no network: always the defaults, whatever a set's setting is.
+BASELINE = Variant("no-RNN MEWMA (defaults)", lambda _: Options(residual_factor=0.0))
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Networks by file and seed, kept in `cache`; counts what it had to train and how long that took."""
+
+    cache: Path
+    trained: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    def model(self, recording: Recording, settings: Settings, seed: int) -> Model:
+        """The network of one recording with the detector that `train` gave it."""
+        table = _dithered(recording.train, settings.dither)
+        recipe = settings.seeded(seed)
+        key = hashlib.sha256(
+            "\n".join([
+                digest_of(table), repr(recipe), repr(settings.options.condition), settings.options.kind,
+                _sources(),
+            ]).encode()
+        ).hexdigest()[:24]  # fmt: skip
+        path = self.cache / f"{key}.safetensors"
+        if path.is_file():
+            self.reused += 1
+            return load(path)
+        begun = time.perf_counter()
+        model = fit.train(table, recipe, name="model", options=settings.options)
+        self.seconds += time.perf_counter() - begun
+        self.trained += 1
+        self.cache.mkdir(parents=True, exist_ok=True)
+        save(model, path)
+        return model
+
+
+def _sources() -> str:
+    """A digest of the code that decides what a network becomes: another one, another cache entry."""
+    room = Path(edge_rnn.__file__).parent
+    return hashlib.sha256(b"".join((room / name).read_bytes() for name in _SOURCES)).hexdigest()
+
+
+def _dithered(table: Table, size: float) -> Table:
+    """`table` with noise on channels that never change, which training would refuse."""
+    flat = table.values.min(axis=0) == table.values.max(axis=0)
+    if size == 0 or not flat.any():
+        return table
+    noise = np.random.default_rng(0).normal(0.0, size, table.values.shape)
+    return replace(table, values=np.where(flat, table.values + noise, table.values))
+
+
+def calibrated(model: Model, recording: Recording, settings: Settings, options: Options) -> Model:
+    """`model` with another detector, fitted to the same rows as the first; guard and conditioning stay."""
+    assert model.detector is not None
+    data = prepare([_dithered(recording.train, settings.dither)])
+    rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    options = replace(options, condition=model.detector.condition, guard=model.detector.guard)
+    return calibrate_detector(model, rows, held_back_from(data), options)
+
+
+def stream(model: Model, table: Table) -> Said:
+    """Every row through a `Detector` from a cold start; rows that the engine would drop say nothing."""
+    taken = rising(table.times_ns)
+    verdicts = Detector(model).run(table.times_ns[taken], table.values[taken])
+    score = np.full(len(table), np.nan)
+    alarm = np.zeros(len(table), np.bool_)
+    score[taken] = verdicts["score"]
+    alarm[taken] = verdicts["alarm"] == 1
+    return Said(score, alarm)
+
+
+def said_by(
+    recordings: Sequence[Recording], settings: Settings, variant: Variant, seed: int, trainer: Trainer
+) -> list[Said]:
+    """One variant over all recordings. A file that cannot be trained on says nothing, and that is counted."""
+    result = []
+    for recording in recordings:
+        try:
+            model = trainer.model(recording, settings, seed)
+            model = calibrated(model, recording, settings, variant.change(settings.options))
+            result.append(stream(model, recording.table))
+        except DataError as error:
+            print(f"note: {recording.name}: {error}; it says nothing")
+            rows = len(recording.table)
+            result.append(Said(np.full(rows, np.nan), np.zeros(rows, np.bool_)))
+    return result
+
+
+def always_on(recordings: Sequence[Recording]) -> list[Said]:
+    """All-ones."""
+    return [Said(np.ones(len(r.table)), np.ones(len(r.table), np.bool_)) for r in recordings]
+
+
+def naive_of(recordings: Sequence[Recording]) -> list[Said]:
+    """Seasonal naive where the training rows hold two days, else persistence; limits from training rows."""
+    from edge_rnn.evaluate.naive import naive, season_rows
+
+    result = []
+    for recording in recordings:
+        table, fit_rows = recording.table, len(recording.train)
+        # A training table of its own stands before the rows; it is left out of the answer.
+        own = recording.start == 0
+        values = np.concatenate([recording.train.values, table.values]) if own else table.values
+        said = naive(values, fit_rows, season_rows(recording.train.times_ns, fit_rows))
+        cut = fit_rows if own else 0
+        result.append(Said(said.score[cut:], said.alarm[cut:]))
+    return result
