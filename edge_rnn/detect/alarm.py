@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import inlined, jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import fields as at
 
 NORMAL, PENDING, ANOMALY, CLEARING = range(4)
@@ -26,7 +26,7 @@ def is_on(phase: int) -> bool:
     return phase >= ANOMALY
 
 
-@jit
+@inlined
 def advance(
     marks: NDArray[np.int64],
     score: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 
 Vector = NDArray[np.float64]
 
@@ -13,7 +13,7 @@ Vector = NDArray[np.float64]
 _SMALLEST = 1e-200
 
 
-@jit
+@inlined
 def shares(part: Vector, fault: NDArray[np.uint8], share: Vector) -> None:
     """Write share (C,) = part / sum(part); where there is no distance, all healthy channels get the same.
 

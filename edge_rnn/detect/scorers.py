@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import inlined, jit
+from edge_rnn.core.jit import inlined
 
 Vector = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def smooth(
         d[c] = 0.0 if fault[c] else z[c] - center[c]
 
 
-@jit
+@inlined
 def mewma(d: Vector, precision: Vector, part: Vector) -> float:
     """The squared distance of d (C,) under `precision` (C * C, row-major); writes its parts (C,)."""
     size = d.size
@@ -46,7 +46,7 @@ def mewma(d: Vector, precision: Vector, part: Vector) -> float:
     return total
 
 
-@jit
+@inlined
 def ewma_z(d: Vector, precision: Vector, part: Vector) -> float:
     """The largest squared z-score of d (C,) under inverse variances (C,); writes its parts (C,)."""
     largest = 0.0
