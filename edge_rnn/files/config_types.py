@@ -12,7 +12,9 @@ from typing import Final, Literal, get_args
 import msgspec
 
 Protocol = Literal["5", "3.1.1"]
-PayloadFormat = Literal["json", "number", "csv"]
+PayloadFormat = Literal[
+    "json", "number", "csv", "msgpack", "cbor", "senml", "senml-cbor", "sparkplug", "binary"
+]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -142,6 +144,20 @@ class HealthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`every`: time between two health messages; default "30s"."""
 
 
+class HttpConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[http]`: metrics and health over HTTP; off by default."""
+
+    listen: str | None = None
+    """Address and port, such as "127.0.0.1:9464" or "[::]:9464"; default none: no server."""
+
+    def address(self) -> tuple[str, int] | None:
+        """Host and port, or None."""
+        if self.listen is None:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One of `stream.channels`: where one input of the model comes from."""
 
@@ -207,4 +223,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreConfig
     log: LogConfig
     health: HealthConfig
+    http: HttpConfig = HttpConfig()
     streams: tuple[StreamConfig, ...]

@@ -59,6 +59,8 @@ class TimeReader:
             if self.unit not in ("auto", "iso8601"):
                 raise DecodeError(f"time: expected a number in {self.unit}, got text {value[:40]!r}")
             moment = iso_to_ns(value)
+        elif type(value) is int and not -_LIMIT < value < _LIMIT:
+            raise DecodeError("time: expected a moment from 1970 to 2262")
         elif type(value) is int or type(value) is float:
             moment = _scale(value, _NANOSECONDS[self._unit(value)])
         else:
