@@ -143,7 +143,8 @@ def test_the_list_of_keys_is_complete() -> None:
     told = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([a-z_.]+)`", table))))
     sections = [
         config_types.MqttConfig, config_types.TlsConfig, config_types.OutputConfig, config_types.StoreConfig,
-        config_types.LogConfig, config_types.HealthConfig, config_types.StreamConfig,
+        config_types.LogConfig, config_types.HealthConfig, config_types.HttpConfig,
+        config_types.StreamConfig,
         config_types.ChannelConfig, config_types.TimeConfig,
     ]  # fmt: skip
     keys = {name.removesuffix("_ns").removesuffix("_s") for s in sections for name in s.__struct_fields__}

@@ -38,6 +38,7 @@ from edge_rnn.files.config_types import (
     ChannelConfig,
     Config,
     HealthConfig,
+    HttpConfig,
     LogConfig,
     MqttConfig,
     OutputConfig,
@@ -51,9 +52,9 @@ from edge_rnn.files.config_walk import UNITS_NS, Problems, Table, describe, dura
 from edge_rnn.files.torch_file import looks_like_torch
 
 __all__ = [
-    "ChannelConfig", "Config", "HealthConfig", "LogConfig", "MqttConfig", "OutputConfig", "Secret",
-    "StoreConfig", "StreamConfig", "TimeConfig", "TlsConfig", "channel_order", "echo", "load_config",
-    "parse_config",
+    "ChannelConfig", "Config", "HealthConfig", "HttpConfig", "LogConfig", "MqttConfig", "OutputConfig",
+    "Secret", "StoreConfig", "StreamConfig", "TimeConfig", "TlsConfig", "channel_order", "echo",
+    "load_config", "parse_config",
 ]  # fmt: skip
 
 MAX_BYTES: Final = 1 << 20
@@ -128,6 +129,7 @@ def parse_config(
     output = _output(_section(root, "output"))
     log = _log(_section(root, "log"))
     health = _health(_section(root, "health"))
+    http = _http(_section(root, "http"))
     streams: list[StreamParts] = []
     if root.required("stream", "at least one [[stream]]"):
         tables = root.tables("stream")
@@ -146,6 +148,7 @@ def parse_config(
         store=store,
         log=log,
         health=health,
+        http=http,
         streams=tuple(stream.config for stream in streams if stream.config is not None),
     )
 
@@ -404,3 +407,15 @@ def _health(table: Table) -> HealthConfig:
     config = HealthConfig(every_ns=table.duration("every", 30 * _SECOND, _SECOND))
     table.close()
     return config
+
+
+def _http(table: Table) -> HttpConfig:
+    what = 'an address and a port such as "127.0.0.1:9464"'
+    listen = table.text("listen", None, what=what)
+    if listen is not None:
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.\-]{1,255}):([0-9]{1,5})", listen)
+        if match is None or int(match[2]) > 65535:
+            table.note("listen", f"expected {what}, got {describe(listen)}")
+            listen = None
+    table.close()
+    return HttpConfig(listen=listen)

@@ -18,13 +18,15 @@ import threading
 from collections.abc import Callable, Iterable
 
 from edge_rnn.detect.verdict import Verdict
-from edge_rnn.errors import StoreError
+from edge_rnn.errors import ConfigError, StoreError
 from edge_rnn.files.config_types import Config
 from edge_rnn.service import health, outputs
 from edge_rnn.service.clock import Arrival, Clock, Timer
 from edge_rnn.service.commits import Commits
 from edge_rnn.service.health import DaemonCounters
+from edge_rnn.service.http import HttpServer
 from edge_rnn.service.logs import Log
+from edge_rnn.service.metrics import Facts, Latest
 from edge_rnn.service.mqtt import Connection, Delivery
 from edge_rnn.service.pipeline import Pipeline, build
 from edge_rnn.service.reload import Reload
@@ -72,6 +74,7 @@ class Daemon:
         self._reload_wanted = False
         self._reload: Reload | None = None
         self._wake: Callable[[], None] = lambda: None
+        self._http: HttpServer | None = None
         self._versions = health.versions()
 
     def stop(self) -> None:
@@ -119,16 +122,17 @@ class Daemon:
             loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
             self._say_notes()
             self._link = self._connect(self._pipeline, subscribed)
+            self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
+            self._started = self._heard = self._online = self._turned = self._clock.monotonic()
+            self._blind = False
+            self._lag_ns = 0
+            self._epoch = 0
+            self._set_timers()
+            self._listen(self._config)
         except BaseException:
             self._store.close()
             raise
         self._wake = self._link.wake
-        self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
-        self._started = self._heard = self._online = self._clock.monotonic()
-        self._blind = False
-        self._lag_ns = 0
-        self._epoch = 0
-        self._set_timers()
         self._log.info(
             "start", "models loaded and compiled", groups=len(self._pipeline.models), streams=loaded,
             cold=len(cold), outbox=self._store.waiting(),
@@ -138,6 +142,7 @@ class Daemon:
     def close(self) -> None:
         """Say offline, disconnect, give the store free."""
         self._wake = lambda: None
+        self._stop_listening()
         self._link.close([(self._pipeline.outputs.status, outputs.OFFLINE)])
         self._store.close()
 
@@ -150,6 +155,18 @@ class Daemon:
         )
         link.set_filters(pipeline.filters)
         return link
+
+    def _listen(self, config: Config) -> None:
+        """Metrics and health over HTTP, where the configuration asks for them."""
+        address = config.http.address()
+        if address is not None:
+            self._http = HttpServer(*address, self.facts)
+            self._log.info("http", "/metrics, /healthz and /readyz are served", port=self._http.port)
+
+    def _stop_listening(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
 
     def _set_timers(self) -> None:
         now, config = self._clock.monotonic(), self._pipeline.config
@@ -170,6 +187,7 @@ class Daemon:
     def turn(self, timeout: float) -> None:
         """One turn of the loop, waiting for at most `timeout` seconds."""
         deliveries = self._link.turn(timeout)
+        self._turned = self._clock.monotonic()
         try:
             if self._link.epoch != self._epoch:
                 self._epoch = self._link.epoch
@@ -349,6 +367,41 @@ class Daemon:
             }
         )
 
+    def facts(self) -> Facts:
+        """The daemon's present moment, for metrics and readiness; called from the HTTP server's threads."""
+        link, pipeline, now = self._link, self._pipeline, self._clock.monotonic()
+        blind = self._is_blind(now)
+        problems = []
+        if not link.connected:
+            problems.append("not connected to the broker")
+        elif not link.subscribed:
+            problems.append("not subscribed yet")
+        if self._commits.error:
+            problems.append(f"the store cannot commit: {self._commits.error}")
+        return Facts(
+            counters={
+                "daemon": self.counters,
+                "engine": pipeline.engine.counters,
+                "broker": link.counters.as_dict(),
+                "store": self._store.counters,
+            },
+            gauges={
+                "up": float(link.connected),
+                "blind": float(blind),
+                "lag_seconds": self._lag_ns / 1e9,
+                "quiet_seconds": now - self._heard,
+                "uptime_seconds": now - self._started,
+                "streams": len(pipeline.engine),
+                "outbox": self._store.waiting(),
+                "unacknowledged": len(self._commits.unacked),
+            },
+            latest=[
+                Latest(v.stream, v.status, v.score, v.threshold, v.time_ns) for v in pipeline.outputs.latest()
+            ],
+            problems=problems,
+            stalled_s=now - self._turned,
+        )
+
     # ---- reload
 
     def _begin_reload(self) -> None:
@@ -386,6 +439,12 @@ class Daemon:
             self._epoch = 0
             self._commits.new_link()
         self._pipeline = fresh
+        if fresh.config.http != old.config.http:
+            self._stop_listening()
+            try:
+                self._listen(fresh.config)
+            except ConfigError as error:
+                self._log.error("http", str(error))
         self._commits.configure(fresh.config)
         self._commits.mark()
         self._set_timers()

@@ -55,7 +55,7 @@ def iso(time_ns: int) -> str:
 class _Stream:
     """What is known about one stream's outputs."""
 
-    __slots__ = ("channels", "condition", "event", "score", "scored_ns", "state", "state_payload")
+    __slots__ = ("channels", "condition", "event", "latest", "score", "scored_ns", "state", "state_payload")
 
     def __init__(self, base: str, stream: str, channels: tuple[str, ...]) -> None:
         self.score = f"{base}/{stream}/score"
@@ -65,6 +65,7 @@ class _Stream:
         self.condition: object = None
         self.state_payload = b""
         self.scored_ns: int | None = None
+        self.latest: Verdict | None = None
 
 
 class Outputs:
@@ -94,6 +95,7 @@ class Outputs:
     def verdict(self, verdict: Verdict) -> tuple[Publication | None, Publication | None]:
         """The score to publish, if it is its turn, and the new state, if it has changed."""
         out = self._stream(verdict.stream)
+        out.latest = verdict
         condition = (verdict.status, verdict.alarm, verdict.faults)
         changed = condition != out.condition
         state = None
@@ -114,6 +116,10 @@ class Outputs:
     def states(self) -> list[Publication]:
         """The latest state of every stream: a broker that came back may have lost what it retained."""
         return [(s.state, s.state_payload) for s in self._streams.values() if s.state_payload]
+
+    def latest(self) -> list[Verdict]:
+        """The latest verdict of every stream; may be called from another thread."""
+        return [s.latest for s in list(self._streams.values()) if s.latest is not None]
 
     def forget(self, stream: str) -> Publication:
         """No longer remember a stream; the empty payload removes its retained state."""

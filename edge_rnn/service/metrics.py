@@ -1,0 +1,99 @@
+"""What the daemon knows of itself, as Prometheus metrics.
+
+`DaemonMetrics` is a collector: at each scrape it reads the daemon's counters and the latest verdict of every
+stream and makes the metric families anew; nothing is counted twice and the data path does nothing for it.
+It runs on the HTTP server's thread. What it reads are plain attributes that one thread writes, and copies of
+dictionaries, so a scrape may see a counter of this moment beside one of the moment before, never a torn one.
+
+Metrics (all begin with `edge_rnn_`):
+
+    <counter>_total                      of daemon, engine, broker (the connection) and store, see `health.py`
+    score, score_threshold {stream}      the latest verdict; absent while there is no score
+    status {stream, status}              1 for the status a stream has
+    reading_time_seconds {stream}        event time of the latest verdict
+    up, blind, lag_seconds, quiet_seconds, uptime_seconds, streams, outbox, unacknowledged, info {version}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from edge_rnn import __version__
+
+_PREFIX = "edge_rnn"
+
+
+class Latest(NamedTuple):
+    """The latest verdict of a stream, as far as metrics tell it."""
+
+    stream: str
+    status: str
+    score: float
+    threshold: float
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A moment of the daemon.
+
+    counters: part (daemon, engine, broker, store) -> an object with integer fields, or a mapping; gauges:
+    name -> value; latest: the streams; problems: why it is not ready, empty if it is; stalled_s: seconds
+    since the data path last went round.
+    """
+
+    counters: dict[str, Any]
+    gauges: dict[str, float]
+    latest: list[Latest]
+    problems: list[str]
+    stalled_s: float
+
+
+class DaemonMetrics(Collector):
+    """See the module; `facts` gives the daemon's present moment."""
+
+    def __init__(self, facts: Callable[[], Facts]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric families of this moment."""
+        facts = self._facts()
+        for part, counters in facts.counters.items():
+            fields = counters if isinstance(counters, dict) else asdict(counters)
+            for name, value in fields.items():
+                yield CounterMetricFamily(f"{_PREFIX}_{part}_{name}", f"{part}: {name}", value=value)
+        for name, value in facts.gauges.items():
+            yield GaugeMetricFamily(f"{_PREFIX}_{name}", name.replace("_", " "), value=value)
+        yield InfoMetricFamily(_PREFIX, "the daemon", value={"version": __version__})
+        yield from _of_streams(facts.latest)
+
+
+def _of_streams(latest: Iterable[Latest]) -> Iterator[Metric]:
+    score = GaugeMetricFamily(f"{_PREFIX}_score", "latest score of a stream", labels=["stream"])
+    limit = GaugeMetricFamily(f"{_PREFIX}_score_threshold", "a score above it is too high", labels=["stream"])
+    status = GaugeMetricFamily(
+        f"{_PREFIX}_status", "1 for the status a stream has", labels=["stream", "status"]
+    )
+    time = GaugeMetricFamily(f"{_PREFIX}_reading_time_seconds", "event time of the latest", labels=["stream"])
+    for one in latest:
+        label = [one.stream]
+        if math.isfinite(one.score):
+            score.add_metric(label, one.score)
+            limit.add_metric(label, one.threshold)
+        status.add_metric([one.stream, one.status], 1.0)
+        time.add_metric(label, one.time_ns / 1e9)
+    yield from (score, limit, status, time)
+
+
+def exposition(facts: Callable[[], Facts]) -> Callable[[], bytes]:
+    """A function that gives the metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(DaemonMetrics(facts))
+    return lambda: generate_latest(registry)
