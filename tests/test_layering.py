@@ -23,6 +23,7 @@ BELOW = {
     "evaluate": {"errors"},
     "core": {"errors"},
     "detect": {"errors", "core"},
+    "aot": {"errors", "core", "detect"},
     "calibrate": {"errors", "core", "detect"},
     "stream": {"errors", "core", "detect"},
     "files": {"errors", "core", "detect", "stream"},
@@ -33,7 +34,7 @@ BELOW = {
     "watch": {"errors", "core", "detect", "stream", "files", "service"},
     "commands": {
         "errors", "core", "detect", "stream", "files", "service", "calibrate", "training", "bench", "demo",
-        "firmware_export", "evaluate", "watch",
+        "firmware_export", "evaluate", "watch", "aot",
     },
     "cli": {"errors", "commands"},
     "firmware_export": {"errors", "core", "detect", "files"},
@@ -44,9 +45,9 @@ OF_THE_PACKAGE = {"__version__"}
 # Third-party (or costly) parts: which files may import them, and whether at the file's top level.
 # A name that ends in "/" is a folder, one with "*" a pattern.
 PLACES: dict[str, tuple[tuple[str, ...], bool]] = {
-    "numba": (("edge_rnn/core/", "edge_rnn/detect/"), True),
-    "llvmlite": (("edge_rnn/core/",), True),
-    "paho": (("edge_rnn/service/mqtt.py", "edge_rnn/demo/clients.py", "edge_rnn/watch/client.py"), True),
+    "numba": (("edge_rnn/core/", "edge_rnn/detect/", "edge_rnn/aot/"), True),
+    "llvmlite": (("edge_rnn/core/", "edge_rnn/aot/"), True),
+    "paho": (("edge_rnn/service/mqtt*.py", "edge_rnn/demo/clients.py", "edge_rnn/watch/client.py"), True),
     "torch": (("edge_rnn/training/",), True),
     "sqlite3": (("edge_rnn/service/store*",), True),
     "rich": (("edge_rnn/commands/", "edge_rnn/demo/"), False),

@@ -146,7 +146,7 @@ def entry_point(function: Entry, probe: int, answer: int, *more: int) -> Entry:
 
 @dataclass(eq=False)
 class EntryPoint:
-    """A function of int64 that Python calls by address, not compiled yet.
+    """A function of int64 (see `entries.py`) that Python calls by address, not compiled yet.
 
     Attributes:
         function: plain Python; it may call helpers.
@@ -200,16 +200,21 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 
 @functools.cache
 def target() -> Target:
-    """The target of this process, `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` included.
+    """The target of this process, `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` included."""
+    from numba.core.registry import cpu_target
+
+    return probe(*cpu_target.target_context.codegen().magic_tuple())
+
+
+def probe(triple: str, cpu: str, features: str) -> Target:
+    """What code for a processor should look like, in LLVM's names of it.
 
     LLVM is asked, not the machine: a fused multiply-add of 16 floats is compiled for the target.
     Where the instruction is missing, the result calls the library's `fmaf`; where it uses 512-bit
     registers, 16 lanes are the natural width, elsewhere 8 (16 floats spill on NEON and SSE2).
     """
     from llvmlite import binding as llvm
-    from numba.core.registry import cpu_target
 
-    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=2)
     assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE))
     return Target(fused="fmaf" not in assembly, lanes=16 if "zmm" in assembly else 8, cpu=cpu)

@@ -85,15 +85,37 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What every processor of this machine can do, in Linux's words; empty where it does not say."""
-    try:
-        text = cpuinfo.read_text("ascii", "replace")
-    except OSError:
-        return frozenset()
-    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    each = [frozenset(line.split()) for line in lines]
-    return frozenset.intersection(*each) if each else frozenset()
+# Numbers of features in the kernel's word for a processor: x86 counts the bits of CPUID's leaves, Arm its
+# HWCAP.
+_NUMBERS: Final = {
+    "x86": {
+        "pni": 128, "ssse3": 137, "fma": 140, "sse4_1": 147, "sse4_2": 148, "movbe": 150, "popcnt": 151,
+        "avx": 156, "f16c": 157, "abm": 197, "bmi1": 291, "avx2": 293, "bmi2": 296, "avx512f": 304,
+        "avx512dq": 305, "avx512ifma": 309, "avx512cd": 316, "avx512bw": 318, "avx512vl": 319,
+        "avx512vbmi": 513, "avx512_vbmi2": 518, "gfni": 520, "avx512_vnni": 523, "avx512_bitalg": 524,
+        "avx512_vpopcntdq": 526,
+    },
+    "aarch64": {"fp": 0, "asimd": 1, "atomics": 8, "fphp": 9, "asimdhp": 10, "asimddp": 20},
+}  # fmt: skip
+
+
+def cpu_features(root: Path = Path("/")) -> frozenset[str]:
+    """What every processor of this machine can do, in Linux's words; empty where it does not say.
+
+    A hardened service does not see /proc/cpuinfo; then /sys has the features as numbers, of those known here.
+    """
+    with suppress(OSError):
+        text = (root / "proc/cpuinfo").read_text("ascii", "replace")
+        lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        if lines:
+            return frozenset.intersection(*(frozenset(line.split()) for line in lines))
+    with suppress(OSError):
+        text = (root / "sys/devices/system/cpu/modalias").read_text("ascii", "replace")
+        if found := re.match(r"cpu:type:(\w+)[^\n]*:feature:([,0-9A-F]*)", text):
+            numbers = {int(n, 16) for n in found[2].split(",") if n}
+            known = _NUMBERS.get(found[1], {})
+            return frozenset(name for name, number in known.items() if number in numbers)
+    return frozenset()
 
 
 class Library:
@@ -146,7 +168,7 @@ class Library:
             function = self._handle[symbol or entry.name]
         except AttributeError:
             self._refuse(f"has no function {entry.name}; build it again")
-        function.restype = ctypes.c_int64
+        function.restype = ctypes.c_double if entry.result == "float64" else ctypes.c_int64
         function.argtypes = (ctypes.c_int64,) * entry.arguments
         return cast(Code, function)
 
@@ -177,7 +199,7 @@ class Library:
                 f"is for {d.target}: this CPU has no {', '.join(missing)}; build it for another target"
             )
         if missing:
-            self._refuse("cannot be used: /proc/cpuinfo does not say what this CPU can do")
+            self._refuse("cannot be used: neither /proc/cpuinfo nor /sys says what this CPU can do")
         if d.object_header != object.__basicsize__:
             self._refuse("was built for another build of Python; build it with this one")
         if d.sources != sources_digest():
