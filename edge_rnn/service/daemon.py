@@ -128,7 +128,11 @@ class Daemon:
             self._lag_ns = 0
             self._epoch = 0
             self._set_timers()
-            self._listen(self._config)
+            try:
+                self._listen(self._config)
+            except BaseException:
+                self._link.close([])
+                raise
         except BaseException:
             self._store.close()
             raise
