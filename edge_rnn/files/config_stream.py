@@ -4,6 +4,9 @@ The topic templates of one stream must have the same `{fields}`, because togethe
 decides which state a value belongs to. A template that matches one of the daemon's own output topics is
 refused: the daemon would feed on its own scores.
 
+A `preset` gives the defaults of what the stream leaves out (`presets.py`). `{channel}` in the stream's topic
+is replaced by each channel's name, for senders with a topic per value.
+
 A mistake must not hide others: what compares keys uses every key that is fine by itself, whatever the rest
 of the stream is like. So `read_stream` hands back the usable parts of a stream that is not usable as a whole.
 """
@@ -11,10 +14,14 @@ of the stream is like. So `read_stream` hands back the usable parts of a stream 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edge_rnn.errors import ConfigError
 from edge_rnn.files.config_types import (
@@ -26,6 +33,7 @@ from edge_rnn.files.config_types import (
     TimeConfig,
 )
 from edge_rnn.files.config_walk import Problems, Table, describe, nearest
+from edge_rnn.files.presets import CHANNEL, PRESET_NAMES, PRESETS, Preset
 from edge_rnn.stream.topics import Template
 
 MAX_CHANNELS: Final = 4096
@@ -35,6 +43,14 @@ _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}"
 _STEP = r"[^.\[\]\"]+"
 _INDEX = r"\[[0-9]{1,6}\]|\[\"[^\"]+\"\]"
 _PATH: Final = rf"\$|(?:\$\.)?(?:{_STEP}|{_INDEX})(?:{_INDEX}|\.{_STEP})*"
+_DOCUMENTS: Final = ("json", "msgpack", "cbor")
+_NAMED: Final = ("senml", "senml-cbor", "sparkplug")
+_COLUMNS: Final = ("csv", "binary")
+_LAYOUT: Final = r"[<>!](?:[0-9]{0,4}[bBhHiIlLqQefdx])+"
+# What each format needs beyond this package: the module, and the extra that brings it.
+_NEEDS: Final = {
+    "cbor": ("cbor2", "cbor"), "senml-cbor": ("cbor2", "cbor"), "sparkplug": ("google.protobuf", "sparkplug"),
+}  # fmt: skip
 _PATH_HELP: Final = 'a path in the payload such as "rms" or "sensors.temp[0]"'
 
 
@@ -45,12 +61,16 @@ problems, each with the key of the stream it belongs to."""
 
 @dataclass(frozen=True, slots=True)
 class StreamParts:
-    """What is usable of a stream: its name (else ""), its templates by key path, all of it (else None)."""
+    """What is usable of a stream: its name (else ""), its templates by key path, all of it (else None).
+
+    more: how many levels payloads may add to its streams' ids.
+    """
 
     path: str
     name: str
     templates: dict[str, Template]
     config: StreamConfig | None
+    more: int = 0
 
 
 def read_stream(table: Table, base: Path, examine: Examine | None = None) -> StreamParts:
@@ -58,9 +78,12 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
     name = table.text("name", "", what='a name such as "press" (letters, digits, _ - .)', pattern=_NAME)
     table.required("name", 'a name such as "press"')
     table.required("model", "the path of the model file")
-    payload = table.choice("format", "json", PAYLOAD_FORMATS)
-    topic = table.text("topic", None, what='a topic template such as "plant/{machine}/vibration"')
-    channels, templates = _channels(table, payload, topic)
+    chosen = table.choice("preset", "none", PRESET_NAMES)
+    preset = PRESETS[chosen]
+    payload = table.choice("format", preset.format, PAYLOAD_FORMATS)
+    _need(table, payload)
+    topic = table.text("topic", preset.topic, what='a topic template such as "plant/{machine}/vibration"')
+    channels, templates = _channels(table, payload, topic, preset)
     mode = table.text("on", "any", what='"any", "all", "every" or the name of a channel')
     names = [channel.name for channel in channels]
     named = bool(names) and all(
@@ -77,15 +100,21 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         name=name,
         model=model,
         channels=channels,
+        preset=None if chosen == "none" else chosen,
         format=payload,
-        time=_time(table, payload),
+        time=_time(table, payload, preset),
+        each=_each(table, payload),
+        key=_key(table, payload, preset),
+        partial=_partial(table, payload, preset),
+        layout=_layout(table, payload, channels),
+        rebirth=_rebirth(table, payload),
         on=mode,
         every_ns=table.duration("every", None, 1_000_000),
         timeout_ns=table.duration("timeout", None),
         silent_after_ns=table.duration("silent_after", None),
         gap_ns=table.duration("gap", None),
         max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
-        retained=table.boolean("retained", default=False),
+        retained=table.boolean("retained", default=preset.retained),
     )
     if table.problems.clean(table.at("on")):
         if mode == "every" and not table.has("every"):
@@ -96,13 +125,87 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
             table.note(
                 "timeout", f'expected only with on = "all" or "every", got it with on = {describe(mode)}'
             )
+    if stream.each is not None and stream.time is None and table.problems.clean(table.at("time")):
+        table.note("time", "missing; several readings in one payload need a time each")
     table.close()
     return StreamParts(
         path=table.path,
         name=name if table.problems.clean(table.at("name")) else "",
         templates=templates,
         config=stream if table.problems.clean(table.path) else None,
+        more=len(stream.key) + (payload == "sparkplug"),
     )
+
+
+def _need(table: Table, payload: PayloadFormat) -> None:
+    if payload in _NEEDS:
+        module, extra = _NEEDS[payload]
+        package, _, inner = module.partition(".")
+        if find_spec(package) is None or (inner and find_spec(module) is None):
+            table.note(
+                "format", f"\"{payload}\" needs a package; install it: pip install 'edge-rnn[{extra}]'"
+            )
+
+
+def _only(table: Table, key: str, payload: PayloadFormat, formats: Sequence[str]) -> bool:
+    """Whether the key is there and may be; if it may not, that is noted."""
+    if not table.has(key):
+        return False
+    if payload not in formats:
+        allowed = " or ".join(f'"{name}"' for name in formats)
+        table.note(key, f'expected only with format = {allowed}, got it with "{payload}"')
+        return False
+    return True
+
+
+def _each(table: Table, payload: PayloadFormat) -> str | None:
+    if not _only(table, "each", payload, (*_DOCUMENTS, *_COLUMNS)):
+        return None
+    if payload in _DOCUMENTS:
+        what = 'the path of an array in the payload ("$" is all of it)'
+        return table.text("each", None, what=what, pattern=_PATH)
+    word = "lines" if payload == "csv" else "records"
+    return table.text("each", None, what=f'"{word}"', pattern=word)
+
+
+def _key(table: Table, payload: PayloadFormat, preset: Preset) -> tuple[str, ...]:
+    default = preset.key if payload in _DOCUMENTS else ()
+    if not _only(table, "key", payload, (*_DOCUMENTS, "senml", "senml-cbor")):
+        return default
+    if payload in _DOCUMENTS:
+        return table.texts("key", default, what='paths in the payload such as "model"', pattern=_PATH)
+    return table.texts("key", default, what='"bn", the base name', pattern="bn")
+
+
+def _partial(table: Table, payload: PayloadFormat, preset: Preset) -> bool:
+    if not _only(table, "partial", payload, (*_DOCUMENTS, "senml", "senml-cbor")):
+        return preset.partial
+    return table.boolean("partial", preset.partial)
+
+
+def _rebirth(table: Table, payload: PayloadFormat) -> bool:
+    return not _only(table, "rebirth", payload, ("sparkplug",)) or table.boolean("rebirth", default=True)
+
+
+def _layout(table: Table, payload: PayloadFormat, channels: Sequence[ChannelConfig]) -> str | None:
+    if payload == "binary":
+        table.required("layout", 'the numbers of a payload, such as "<Ihhf"')
+    if not _only(table, "layout", payload, ("binary",)):
+        return None
+    what = 'a byte order and numbers of b B h H i I l L q Q e f d, x for a filler byte, such as "<Ihhf"'
+    layout = table.text("layout", None, what=what, pattern=_LAYOUT)
+    if layout is None:
+        return None
+    size = struct.calcsize(layout)
+    count = len(struct.unpack(layout, bytes(size))) if size <= 1 << 20 else 0
+    most = max((channel.column or 0 for channel in channels), default=0)
+    if not count:
+        table.note("layout", f"expected at least one number and at most 1 MiB, got {size} bytes")
+    elif most >= count:
+        table.note(
+            "layout", f"expected at least {most + 1} numbers, as there is a column {most}; got {count}"
+        )
+    return layout
 
 
 def reject_loops(streams: Sequence[StreamParts], base: str, problems: Problems) -> None:
@@ -111,8 +214,9 @@ def reject_loops(streams: Sequence[StreamParts], base: str, problems: Problems) 
     for stream in streams:
         if stream.name and stream.templates:
             template = next(iter(stream.templates.values()))
-            keys = "".join(f"/{i}" for i in range(len(template.fields)))
-            own += [f"{base}/{stream.name}{keys}/{output}" for output in OUTPUTS]
+            for count in range(len(template.fields), len(template.fields) + stream.more + 1):
+                keys = "".join(f"/{i}" for i in range(count))
+                own += [f"{base}/{stream.name}{keys}/{output}" for output in OUTPUTS]
     for stream in streams:
         for path, template in stream.templates.items():
             hit = next((topic for topic in own if template.match(topic) is not None), None)
@@ -149,11 +253,12 @@ def _model(table: Table, base: Path) -> Path:
 
 
 def _channels(
-    table: Table, payload: PayloadFormat, topic: str | None
+    table: Table, payload: PayloadFormat, topic: str | None, preset: Preset
 ) -> tuple[tuple[ChannelConfig, ...], dict[str, Template]]:
     """The channels, and the usable templates by the paths of the keys they stand at."""
     templates: dict[str, Template] = {}
-    shared = None if topic is None else _template(table, topic)
+    apart = topic is not None and CHANNEL in topic
+    shared = None if topic is None or apart else _template(table, topic)
     if not table.required("channels", 'channels = [{ name = "..." }, ...], one for each input of the model'):
         return (), {} if shared is None else {table.at("topic"): shared}
     tables = table.tables("channels")
@@ -161,16 +266,24 @@ def _channels(
         if table.problems.clean(table.at("channels")):
             table.note("channels", f"expected 1 to {MAX_CHANNELS} channels, got {len(tables)}")
         return (), templates
-    if topic is not None and all(entry.has("topic") for entry in tables):
+    if table.has("topic") and all(entry.has("topic") for entry in tables):
         table.note("topic", "never used, because every channel has its own topic; remove it")
     channels = []
     # For each channel the key its template stands at.
     keys = []
     for i, entry in enumerate(tables):
         shares = not entry.has("topic")
-        channel = _channel(entry, i, payload, topic, missing=shares and not table.has("topic"))
+        channel = _channel(
+            entry, i, payload, topic, preset, missing=shares and topic is None and not table.has("topic")
+        )
         key = table.at("topic") if shares else entry.at("topic")
-        if not shares and table.problems.clean(key) and (found := _template(entry, channel.topic)):
+        if shares and apart:
+            # A topic of its own for each channel, by its name.
+            key = entry.at("topic")
+            channel = msgspec.structs.replace(channel, topic=channel.topic.replace(CHANNEL, channel.name))
+            if entry.problems.clean(entry.at("name")) and (found := _template(entry, channel.topic)):
+                templates[key] = found
+        elif not shares and table.problems.clean(key) and (found := _template(entry, channel.topic)):
             templates[key] = found
         elif shares and shared is not None:
             templates[key] = shared
@@ -190,7 +303,7 @@ def _template(table: Table, text: str) -> Template | None:
 
 
 def _channel(
-    table: Table, index: int, payload: PayloadFormat, topic: str | None, *, missing: bool
+    table: Table, index: int, payload: PayloadFormat, topic: str | None, preset: Preset, *, missing: bool
 ) -> ChannelConfig:
     table.required("name", "the name of a model input")
     name = table.text("name", "", what="the name of a model input", pattern=r".{1,128}")
@@ -199,25 +312,37 @@ def _channel(
     template = table.text("topic", topic, what="a topic template")
     if missing:
         table.note("topic", "missing; expected a topic template here, or one `topic` for the whole stream")
-    # A name such as "temp.in" is one key of a flat payload, not two steps.
-    plain = name if re.fullmatch(_STEP, name) else f'["{name}"]'
-    path = table.text("path", plain, what=_PATH_HELP, pattern=_PATH)
-    if payload == "json" and '"' in name and not table.has("path"):
-        table.note("path", "missing; the name holds a quotation mark and cannot be the path")
-    column = table.integer("column", index, 0, 100_000)
-    if payload != "json" and table.has("path"):
-        table.note("path", f'expected only with format = "json", got it with "{payload}"')
-    if payload != "csv" and table.has("column"):
-        table.note("column", f'expected only with format = "csv", got it with "{payload}"')
+    path, column = None, None
+    if payload in _DOCUMENTS:
+        path = _document_path(table, name, preset)
+    elif payload in _NAMED:
+        path = table.text("path", name, what="the name of a measurement there", pattern=r"[^\x00]{1,256}")
+    elif table.has("path"):
+        table.note(
+            "path", f'expected only with a format of named values such as "json", got it with "{payload}"'
+        )
+    if _only(table, "column", payload, _COLUMNS) or payload in _COLUMNS:
+        column = table.integer("column", index, 0, 100_000)
     channel = ChannelConfig(
         name=name,
         topic=template or "",
-        path=path if payload == "json" else None,
-        column=column if payload == "csv" else None,
+        path=path,
+        column=column,
         max_age_ns=table.duration("max_age", None),
     )
     table.close()
     return channel
+
+
+def _document_path(table: Table, name: str, preset: Preset) -> str | None:
+    # A name such as "temp.in" is one key of a flat payload, not two steps, unless the sender nests its
+    # values.
+    plain = name if re.fullmatch(_STEP, name) else f'["{name}"]'
+    if preset.dotted and re.fullmatch(_PATH, preset.prefix + name):
+        plain = preset.prefix + name
+    if '"' in name and not table.has("path"):
+        table.note("path", "missing; the name holds a quotation mark and cannot be the path")
+    return table.text("path", plain, what=_PATH_HELP, pattern=_PATH)
 
 
 def _agree(
@@ -261,15 +386,18 @@ def _listed(fields: frozenset[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(fields)) or "none"
 
 
-def _time(table: Table, payload: PayloadFormat) -> TimeConfig | None:
+def _time(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig | None:
     inner = table.table("time")
     if inner is None:
-        return None
+        return preset.time if payload in _DOCUMENTS else None
     if payload == "number":
         table.note("time", 'a plain number has no time; leave it out, or use format = "json"')
-    key, other, what = ("column", "path", "a column") if payload == "csv" else ("path", "column", "a path")
+    if payload in _NAMED:
+        table.note("time", f'"{payload}" carries its own times; leave it out')
+    columns = payload in _COLUMNS
+    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
     inner.required(key, f"{what} that holds the time")
-    inner.forbid(other, f'expected only with format = "{"json" if payload == "csv" else "csv"}"')
+    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
     config = TimeConfig(
         path=inner.text("path", None, what=_PATH_HELP, pattern=_PATH) if key == "path" else None,
         column=inner.integer("column", None, 0, 100_000) if key == "column" else None,

@@ -15,10 +15,12 @@ Protocol = Literal["5", "3.1.1"]
 PayloadFormat = Literal[
     "json", "number", "csv", "msgpack", "cbor", "senml", "senml-cbor", "sparkplug", "binary"
 ]
+Reader = Literal["auto", "paho"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+READERS: Final[tuple[Reader, ...]] = get_args(Reader)
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 PAYLOAD_FORMATS: Final[tuple[PayloadFormat, ...]] = get_args(PayloadFormat)
 TIME_UNITS: Final[tuple[TimeUnit, ...]] = get_args(TimeUnit)
@@ -98,6 +100,8 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`session_expiry`: how long an MQTT 5 broker keeps readings for this client while it is away; "24h"."""
     receive_maximum: int = 1000
     """Unacknowledged messages an MQTT 5 broker may send ahead; they wait for the store's next commit."""
+    reader: Reader = "auto"
+    """auto: packets are read in batches where paho allows it; paho: by paho alone, several times slower."""
     max_payload: int = 65536
     """Largest payload that is read, bytes; a larger one is counted and dropped."""
 
@@ -166,9 +170,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     """Topic template; default: the stream's `topic`."""
     path: str | None = None
-    """json: where the value is in the payload, as `a.b[0]["c.d"]`; default: the channel's name."""
+    """json, msgpack, cbor: where the value is in the payload, as `a.b[0]["c.d"]`; senml, sparkplug: the
+    name there. Default: the channel's name."""
     column: int | None = None
-    """csv: column of the value, from 0; default: the channel's place among the channels."""
+    """csv, binary: column of the value, from 0; default: the channel's place among the channels."""
     max_age_ns: int | None = None
     """`max_age`: an older value counts as missing; default: no limit."""
 
@@ -177,9 +182,9 @@ class TimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`stream.time`: where a payload holds its event time."""
 
     path: str | None = None
-    """json: where the time is in the payload."""
+    """json, msgpack, cbor: where the time is in the payload."""
     column: int | None = None
-    """csv: column of the time, from 0."""
+    """csv, binary: column of the time, from 0."""
     unit: TimeUnit = "auto"
     """Since 1970 UTC in s, ms, us or ns, or iso8601 text; default auto: found from the first value."""
 
@@ -193,8 +198,20 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The model file."""
     channels: tuple[ChannelConfig, ...]
     """One for each input of the model, in any order (`channel_order` matches them)."""
+    preset: str | None = None
+    """Where the defaults of this stream come from, see `presets.py`."""
     format: PayloadFormat = "json"
-    """Payloads: a JSON document, one plain number, or one CSV row."""
+    """How payloads are written, see `service/codecs`."""
+    layout: str | None = None
+    """binary: the numbers of a payload as a format of Python's struct, such as "<Ihhf"."""
+    each: str | None = None
+    """Several readings in a payload: the path of their array, "lines" (csv) or "records" (binary)."""
+    key: tuple[str, ...] = ()
+    """Paths of what names the sender in the payload; each is one more level of the stream's id."""
+    partial: bool = False
+    """Whether a payload with none of the channels is no reading, rather than refused."""
+    rebirth: bool = True
+    """sparkplug: whether to ask nodes for their births when one is missing."""
     time: TimeConfig | None = None
     """Event time in the payload; default: the time of arrival."""
     on: str = "any"

@@ -250,6 +250,27 @@ class Table:
             return default
         return value
 
+    def texts(
+        self, key: str, default: tuple[str, ...], *, what: str, pattern: str | None = None
+    ) -> tuple[str, ...]:
+        """A list of 1 to 64 texts, each as for `text`."""
+        if not self.has(key):
+            return default
+        value = self._values[key]
+        if not isinstance(value, list) or not 0 < len(value) <= 64:
+            self._wrong(key, f"a list of {what}")
+            return default
+        for entry in value:
+            if (
+                not isinstance(entry, str)
+                or not 0 < len(entry) <= 1024
+                or _CONTROL.search(entry)
+                or (pattern is not None and not re.fullmatch(pattern, entry, re.ASCII))
+            ):
+                self.note(key, f"expected a list of {what}, got {describe(entry)} in it")
+                return default
+        return tuple(value)
+
     def choice(self, key: str, default: _L, options: Sequence[_L]) -> _L:
         """One of some words."""
         if not self.has(key):

@@ -181,7 +181,13 @@ def _sources(
     decoders = []
     for topic, own in fields.items():
         try:
-            decoders.append(decoder(stream.format, tuple(own), time, max_bytes))
+            decoders.append(
+                decoder(
+                    stream.format, tuple(own), time, max_bytes, each=stream.each, key=stream.key,
+                    partial=stream.partial, layout=stream.layout, rebirth=stream.rebirth,
+                    tail=topic.endswith("/#"),
+                )
+            )  # fmt: skip
         except ConfigError as error:
             raise ConfigError(f'stream "{stream.name}", topic {topic!r}: {error}') from None
     return [Template(topic) for topic in fields], decoders

@@ -3,7 +3,7 @@
 A template such as `plant/{site}/{machine}/vibration` is a topic in which whole levels are fields. It gives
 a subscription filter (`plant/+/+/vibration`), and the fields' values are the stream's key: `press/rome/7`
 is the stream of group `press` for site `rome`, machine `7`. MQTT's own wildcards `+` (one level) and `#`
-(the rest) may stand in a template too; they are not part of the key.
+(the rest, or nothing) may stand in a template too; they are not part of the key.
 
 Stream ids become levels of output topics and keys of the store, so values are escaped: `/`, `+`, `#`, `%`,
 control characters and what UTF-8 texts must not carry become `%XX`, one for each byte. `unescape` undoes it.
@@ -139,7 +139,8 @@ class Template:
         """The fields' values in `topic`, or None if it does not match; a field is never empty."""
         parts = topic.split("/")
         levels = self._levels
-        if len(parts) != len(levels) and not (self._rest and len(parts) > len(levels)):
+        # MQTT 5, 4.7.1.2: `a/#` includes `a` itself.
+        if len(parts) != len(levels) and not (self._rest and len(parts) >= len(levels)):
             return None
         # MQTT 5, 4.7.2: a wildcard in the first level does not match the server's own topics.
         if topic.startswith("$") and (not levels or levels[0] is None):

@@ -426,11 +426,12 @@ PROBLEMS = [
     ),
     (
         with_stream("", '[{ name = "a", column = 1 }]'),
-        ':5: stream[0].channels[0].column: expected only with format = "csv", got it with "json"',
+        ':5: stream[0].channels[0].column: expected only with format = "csv" or "binary", got it with "json"',
     ),
     (
         with_stream('format = "number"', '[{ name = "a", path = "b" }]'),
-        ':5: stream[0].channels[0].path: expected only with format = "json", got it with "number"',
+        ':5: stream[0].channels[0].path: expected only with a format of named values such as "json", '
+        'got it with "number"',
     ),
     (
         with_stream('format = "number"', '[{ name = "a" }, { name = "b" }]'),
