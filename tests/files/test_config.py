@@ -430,8 +430,10 @@ PROBLEMS = [
     ),
     (
         with_stream('format = "number"', '[{ name = "a", path = "b" }]'),
-        ':5: stream[0].channels[0].path: expected only with a format of named values such as "json", '
-        'got it with "number"',
+        (
+            ':5: stream[0].channels[0].path: expected only with a format of named values such as "json", '
+            'got it with "number"'
+        ),
     ),
     (
         with_stream('format = "number"', '[{ name = "a" }, { name = "b" }]'),

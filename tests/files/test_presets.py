@@ -129,8 +129,8 @@ def test_rtl_433(reader) -> None:
     made = reader('preset = "rtl_433"\nchannels = [{ name = "temperature_C" }, { name = "humidity" }]')
     assert made.filters == ("rtl_433/+/events",)
     # Fields as in https://triq.org/rtl_433/DATA_FORMAT.html (time, model, id, temperature_C, humidity, mic).
-    payload = '{"time":"2020-12-22 09:50:03","model":"LaCrosse-TX","id":34,'
-        '"temperature_C":0.1,"humidity":91,"mic":"PARITY"}'
+    payload = """{"time":"2020-12-22 09:50:03","model":"LaCrosse-TX","id":34,
+      "temperature_C":0.1,"humidity":91,"mic":"PARITY"}"""
     assert made.read("rtl_433/pi/events", payload) == [
         ("s/pi/LaCrosse-TX/34", ARRIVAL, {"temperature_C": 0.1, "humidity": 91.0})
     ]
