@@ -137,7 +137,7 @@ class _Writer:
             "NARROW": self.packing == "narrow",
             "TABLE": gated or "rnn_tanh" in cells,
             "GATES": gated,
-            "LIMITED": gated or "rnn_relu" in cells,
+            "LIMITED": "rnn_relu" in cells,
             "DOT1": plain or projected or head is not None,
             "DOT1_CELL": plain,
             "DOT3": "gru" in cells,
@@ -158,13 +158,15 @@ class _Writer:
         self._constants(i, layer)
         out, whole = layer.output_size, self.whole(layer.output_size)
         if layer.cell == "gru":
-            old, signal = self.local("old", out), self.local("signal", out)
+            # The layer below may still be read from one of two.
+            old, new = self.local("old", out), self.local("other" if source == "signal" else "signal", out)
             self.lines += [
                 f"ern_integer_read(s->h{i}, {old}, {out}, {whole});",
-                f"ern_integer_gru(&ern_layer{i}, ern_b_h{i}, {source}, {old}, s->h{i});",
-                f"ern_integer_read(s->h{i}, {signal}, {out}, {whole});",
+                f"ern_integer_gru(&ern_layer{i}, ern_b_h{i}, {source}, {old}, s->h{i}, {new});",
             ]
-            return signal
+            if whole > out:
+                self.lines += [f"for (k = {out}; k < {whole}; k++) {{", f"    {new}[k] = 0;", "}"]
+            return new
         if layer.w_r is not None:
             inner, units = self.local("inner", layer.hidden_size), self.whole(layer.hidden_size)
             old = f"s->h{i}"
@@ -215,7 +217,8 @@ class _Writer:
 
     def _weights(self, name: str, values: NDArray[np.int8]) -> None:
         self.weight_bytes += values.size
-        self.constants.append(array("int8_t", name, _whole(values)))
+        aligned = "ERN_ALIGNED " if self.packing == "dsp" else ""
+        self.constants.append(array(f"{aligned}int8_t", name, _whole(values)))
 
     def _array(self, kind: str, name: str, literals: Sequence[str], width: int) -> None:
         self.constant_bytes += width * len(literals)

@@ -16,6 +16,7 @@ import numpy as np
 from edge_rnn import __version__
 from edge_rnn.core import fields as p
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.layout import padded
 from edge_rnn.core.model import Float32, Model
 from edge_rnn.core.pack import pack
@@ -23,6 +24,7 @@ from edge_rnn.detect import fields as at
 from edge_rnn.detect.plan import plan_of
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, verdict_dtype
 from firmware_export.c_text import array, float32, float64, floats32, floats64, rename, select, template
+from firmware_export.integer_source import IntegerText, Packing, integer_network
 from firmware_export.state import Field, Rules, fields, resting, state_dtype
 
 _NO_DETECTOR = dict.fromkeys(
@@ -59,41 +61,93 @@ class _Stage:
     constants: tuple[tuple[str, Float32], ...] = ()
 
 
-def generate(model: Model, name: str, fused: bool, initial: bytes | None = None, notes: str = "") -> Source:
+def generate(
+    model: Model,
+    name: str,
+    fused: bool,
+    initial: bytes | None = None,
+    notes: str = "",
+    *,
+    quantized: Quantized | None = None,
+    packing: Packing = "plain",
+) -> Source:
     """The files of `model` under the C name `name`.
 
     Args:
         fused: class F.
         initial: a device's state (`state.to_device`) that `..._init` starts from; None: the resting state.
         notes: lines for the header's comment, such as the budget.
+        quantized: the model in integers (w8a16), its weights in the order of `packing`.
     """
-    stages, scratch, work = _stages(model)
-    constants = [pair for stage in stages for pair in stage.constants]
-    weight_bytes = sum(values.nbytes for _, values in constants)
     detector = _DetectorText.of(model)
-    features = {**_features(model, fused), **detector.features}
-    members = fields(model)
-    device = state_dtype(model)
+    if quantized is None:
+        network = _float_network(model, fused)
+    else:
+        network = _integer_network(model, integer_network(quantized, packing))
+        fused = False
+    features = {**network.features, **detector.features}
+    members = fields(model, quantized)
+    device = state_dtype(model, quantized)
     verdict_bytes = verdict_dtype(model.input_size).itemsize if model.detector else 0
-    record = resting(model)
+    record = resting(model, quantized)
     first = record if initial is None else np.frombuffer(initial, device)
     parts = [
-        _preamble(name, fused, detector=model.detector is not None),
-        select(template("edge_rnn_step.c"), features),
-        f"/* ---- the model {'-' * 83} */\n",
-        *(array("float", f"ern_{key}", floats32(values)) for key, values in constants),
+        _preamble(name, fused, detector=model.detector is not None, integers=quantized is not None),
+        network.arithmetic,
+        f"/* ---- the model {'-' * 83} */\n" if quantized is None else "",
+        network.constants,
         detector.constants,
         _resets(members, record, first if initial is not None else None, detector=model.detector is not None),
-        _network(stages, scratch, work, detector=model.detector is not None),
+        network.step,
         select(template("edge_rnn_detect.c"), features) if model.detector else "",
         _interface(model),
     ]
-    header = _header(model, members, notes, device.itemsize, initial=initial is not None)
+    header = _header(model, members, notes, device.itemsize, quantized, initial=initial is not None)
     code = "\n".join(part for part in parts if part)
     return Source(
-        rename(header, name), rename(code, name), weight_bytes, detector.table_bytes, device.itemsize,
-        verdict_bytes,
+        rename(header, name), rename(code, name), network.weight_bytes,
+        network.table_bytes + detector.table_bytes, device.itemsize, verdict_bytes,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _NetworkText:
+    """The network's part: features of the templates, functions, constants, and `ern_network`."""
+
+    features: dict[str, bool]
+    arithmetic: str
+    constants: str
+    step: str
+    weight_bytes: int
+    table_bytes: int = 0
+
+
+def _float_network(model: Model, fused: bool) -> _NetworkText:
+    stages, scratch, work = _stages(model)
+    constants = [pair for stage in stages for pair in stage.constants]
+    features = _features(model, fused)
+    return _NetworkText(
+        features,
+        select(template("edge_rnn_step.c"), features),
+        "\n".join(array("float", f"ern_{key}", floats32(values)) for key, values in constants),
+        _network(stages, scratch, work, detector=model.detector is not None),
+        sum(values.nbytes for _, values in constants),
+    )
+
+
+def _integer_network(model: Model, text: IntegerText) -> _NetworkText:
+    """Activations of the head are those of the float template in class U."""
+    wanted = text.activations
+    features = {
+        **dict.fromkeys(_features(model, False), False),
+        "TANH": bool(wanted),
+        "GATE": "sigmoid" in wanted,
+        "TANH_ALL": "tanh" in wanted,
+        "SIGMOID_ALL": "sigmoid" in wanted,
+    }
+    floats = select(template("edge_rnn_step.c"), features) if wanted else ""
+    copy = _COPY if model.detector is not None else ""
+    return _NetworkText(features, floats, text.code, copy, text.weight_bytes, text.constant_bytes)
 
 
 # ---- the network ---------------------------------------------------------------------------------
@@ -216,7 +270,7 @@ static void ern_network(ern_state *s, const float *x, float *y)
 """
 
 
-def _preamble(name: str, fused: bool, *, detector: bool) -> str:
+def _preamble(name: str, fused: bool, *, detector: bool, integers: bool) -> str:
     verdict = "typedef char ern_size_of_verdict[(sizeof(ern_verdict) == ERN_VERDICT_BYTES) ? 1 : -1];\n"
     verdict = verdict if detector else ""
     fma = """
@@ -225,11 +279,14 @@ def _preamble(name: str, fused: bool, *, detector: bool) -> str:
 #error "made for a core with fused multiply-add: choose its compiler flags, or export for another target"
 #endif
 """ if fused else ""  # fmt: skip
-    numeric = "F: a multiply-add is rounded once" if fused else "U: a product and a sum are rounded each"
+    numeric = "Numeric class " + (
+        "F: a multiply-add is rounded once" if fused else "U: a product and a sum are rounded each"
+    )
+    numeric = "Format w8a16: int8 weights, int16 activations" if integers else numeric
     return f"""\
 /* {name}: the code and the weights; see {name}.h.
  *
- * Numeric class {numeric}. Nothing here allocates, prints, calls
+ * {numeric}. Nothing here allocates, prints, calls
  * libm or keeps anything that changes: all of it is in the caller's {name}_state. */
 
 #include "{name}.h"
@@ -264,7 +321,7 @@ typedef char ern_size_of_state[(sizeof(ern_state) == ERN_STATE_BYTES) ? 1 : -1];
 
 def _resets(members: Sequence[Field], rest: np.ndarray, initial: np.ndarray | None, *, detector: bool) -> str:
     """Constants and functions that bring the state to its beginnings."""
-    network = [f for f in members if f.kind == "float"]
+    network = [f for f in members if f.kind in _NETWORK_KINDS]
     text = ""
 
     def value(field: Field, record: np.ndarray) -> np.ndarray:
@@ -305,7 +362,7 @@ def _resets(members: Sequence[Field], rest: np.ndarray, initial: np.ndarray | No
 
     rest_head = "static void ern_rest_network(ern_state *s)" if detector else "void ern_reset(ern_state *s)"
     text += function(rest_head, network, rest, "rest")
-    others = [f for f in members if f.kind != "float"]
+    others = [f for f in members if f.kind not in _NETWORK_KINDS]
     if detector:
         head = "void ern_reset(ern_state *s)"
         text += "\n" + function(head, others, rest, "fresh").replace(
@@ -318,7 +375,13 @@ def _resets(members: Sequence[Field], rest: np.ndarray, initial: np.ndarray | No
     return text
 
 
+# Kinds of which only the network has numbers.
+_NETWORK_KINDS = ("float", "int16_t", "int32_t")
+
+
 def _integer(kind: str, value: int) -> str:
+    if kind in _NETWORK_KINDS:
+        return str(value)
     if kind == "int64_t":
         return "INT64_MIN" if value == -(2**63) else f"INT64_C({value})"
     if kind == "uint64_t":
@@ -441,7 +504,15 @@ static int64_t ern_elapsed(int64_t from, int64_t to)
 # ---- header and interface ------------------------------------------------------------------------
 
 
-def _header(model: Model, members: Sequence[Field], notes: str, state_bytes: int, *, initial: bool) -> str:
+def _header(
+    model: Model,
+    members: Sequence[Field],
+    notes: str,
+    state_bytes: int,
+    quantized: Quantized | None,
+    *,
+    initial: bool,
+) -> str:
     c, o, spec = model.input_size, model.output_size, model.detector
     channels = "\n".join(
         f" *   {k}  {_plain(i.name)}{f' [{_plain(i.unit)}]' if i.unit else ''}"
@@ -450,10 +521,11 @@ def _header(model: Model, members: Sequence[Field], notes: str, state_bytes: int
     cells = ", ".join(f"{r.cell} {r.input_size}->{r.output_size}" for r in model.layers)
     head = "".join(f", linear {h.input_size}->{h.output_size} {h.activation}" for h in model.head)
     start = "the state it was exported with" if initial else "the resting state, nothing seen"
+    integers = "" if quantized is None else f", in integers (w8a16) {quantized.digest[:16]}"
     late = "#define ERN_ERROR_TIME (-2)  /* not later than the last sample; nothing was changed */"
     text = f"""\
 /* {_plain(model.name)}: {cells}{head}
- * Made by edge-rnn {__version__}; weights {weights_digest(model)[:16]}. Do not edit.
+ * Made by edge-rnn {__version__}; weights {weights_digest(model)[:16]}{integers}. Do not edit.
  *
  * Inputs, in this order:
 {channels}

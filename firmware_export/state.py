@@ -6,6 +6,9 @@ drift is removed, no counters of a rule that is off. What is left out has a fixe
 state, so nothing is lost on the way; `to_device` and `from_device` are inverse up to what no verdict can
 depend on.
 
+In integers (w8a16) the network's part is what `integer_source.network_fields` names, and the way between the
+two is a conversion: the daemon's snapshots hold floats.
+
 Counters of 32 bits stop at their largest value. The daemon's have 64: every limit is checked to be
 below 2^32 - 1 at export, so a stopped counter is on the same side of it.
 """
@@ -22,19 +25,23 @@ from numpy.typing import NDArray
 from edge_rnn.core import snapshot as core_snapshot
 from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.integer_kernel import IntegerPacked
+from edge_rnn.core.integers import GRU_BITS, Quantized
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Model
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import snapshot as detector_snapshot
 from edge_rnn.detect.plan import plan_of
 from edge_rnn.errors import SnapshotError
+from firmware_export.integer_source import network_fields
 
 LARGEST_COUNT = 2**32 - 1
 # Magic, version, 0, digest, sizes of the detector's and two other parts, which follow.
 _STREAM_HEAD = struct.Struct("<4sHH32s3I")
-_WIDTH = {"int64_t": 8, "uint64_t": 8, "double": 8, "float": 4, "uint32_t": 4, "uint8_t": 1}
+_WIDTH = {"int64_t": 8, "uint64_t": 8, "double": 8, "float": 4, "uint32_t": 4, "uint8_t": 1, "int32_t": 4, "int16_t": 2}
 _DTYPE = {
-    "int64_t": "<i8", "uint64_t": "<u8", "double": "<f8", "float": "<f4", "uint32_t": "<u4", "uint8_t": "u1"
+    "int64_t": "<i8", "uint64_t": "<u8", "double": "<f8", "float": "<f4", "uint32_t": "<u4", "uint8_t": "u1",
+    "int32_t": "<i4", "int16_t": "<i2",
 }  # fmt: skip
 
 
@@ -92,13 +99,20 @@ class Rules:
         )
 
 
-def fields(model: Model) -> list[Field]:
-    """The members of `pump_state`, the filler included."""
+def fields(model: Model, quantized: Quantized | None = None) -> list[Field]:
+    """The members of `pump_state`, the filler included; `quantized`: of the model in integers."""
     found: list[Field] = []
     for i, layer in enumerate(model.layers):
+        if quantized is not None:
+            break
         found.append(Field("float", f"h{i}", (layer.output_size,), f"layer {i}, {layer.cell}"))
         if layer.cell == "lstm":
             found.append(Field("float", f"c{i}", (layer.hidden_size,)))
+    if quantized is not None:
+        cells = [layer.cell for layer in model.layers]
+        for kind, name, size in network_fields(quantized):
+            said = f"layer {name[1:]}, {cells[int(name[1:])]}"
+            found.append(Field(kind, name, (size,), f"{said}, {_integer_format(kind, name, quantized)}"))
     if model.detector is not None:
         found += _detector_fields(model, model.detector)
     found.sort(key=lambda f: -_WIDTH[f.kind])
@@ -107,6 +121,13 @@ def fields(model: Model) -> list[Field]:
     if size % unit:
         found.append(Field("uint8_t", "filler", (-size % unit,), "to the same size under every ABI"))
     return found
+
+
+def _integer_format(kind: str, name: str, quantized: Quantized) -> str:
+    if name[0] == "c":
+        return "Q22"
+    unit = quantized.layers[int(name[1:])].h_scale
+    return "Q24" if kind == "int32_t" else "Q15" if unit == 2.0**-15 else f"steps of {unit:.6g}"
 
 
 def _detector_fields(model: Model, spec: DetectorSpec) -> list[Field]:
@@ -136,9 +157,9 @@ def _detector_fields(model: Model, spec: DetectorSpec) -> list[Field]:
     return [field for wanted, field in listed if wanted]
 
 
-def state_dtype(model: Model) -> np.dtype[np.void]:
+def state_dtype(model: Model, quantized: Quantized | None = None) -> np.dtype[np.void]:
     """The struct as a NumPy record, little-endian."""
-    return np.dtype([(f.name, _DTYPE[f.kind], f.shape) for f in fields(model)])
+    return np.dtype([(f.name, _DTYPE[f.kind], f.shape) for f in fields(model, quantized)])
 
 
 def _parts(model: Model) -> list[tuple[str, str, int]]:
@@ -160,20 +181,47 @@ def _parts(model: Model) -> list[tuple[str, str, int]]:
     ]  # fmt: skip
 
 
-def _network(model: Model, core: NDArray[np.float32], device: NDArray[np.void], *, to_device: bool) -> None:
+def _network(
+    model: Model,
+    core: NDArray[np.float32],
+    device: NDArray[np.void],
+    quantized: Quantized | None,
+    *,
+    to_device: bool,
+) -> None:
+    """h, c and y between a core row of floats (core_size,) and the device's record (1,)."""
     layout = StateLayout(model)
+    row: NDArray[Any] = core
+    if quantized is not None:
+        packed = IntegerPacked(quantized)
+        row = (packed.row(quantized, core) if to_device else core.copy()).view(np.int32)
     pairs = []
     for i, layer in enumerate(model.layers):
-        pairs.append((f"h{i}", layout.h(core, i)))
+        pairs.append((f"h{i}", layout.h(row, i)))
         if layer.cell == "lstm":
-            pairs.append((f"c{i}", layout.c(core, i)))
-    if model.detector is not None:
-        pairs.append(("y", layout.y(core)))
+            pairs.append((f"c{i}", layout.c(row, i)))
     for name, numbers in pairs:
         if to_device:
             device[name][0] = numbers
         else:
             numbers[:] = device[name][0]
+    if quantized is not None and not to_device:
+        _check_integers(model, device)
+        core[:] = packed.core(quantized, row.view(np.float32))
+    if model.detector is not None and to_device:
+        device["y"][0] = layout.y(core)
+    elif model.detector is not None:
+        layout.y(core)[:] = device["y"][0]
+
+
+def _check_integers(model: Model, device: NDArray[np.void]) -> None:
+    """Refuse integers that the exported code could not have written."""
+    for i, layer in enumerate(model.layers):
+        for name, limit, there in (
+            (f"c{i}", 2**30, layer.cell == "lstm"), (f"h{i}", 2**GRU_BITS, layer.cell == "gru")
+        ):  # fmt: skip
+            if there and np.abs(device[name][0].astype(np.int64)).max() > limit:
+                raise SnapshotError(f"device state: {name} holds a number beyond {limit}; it is damaged")
 
 
 def _scorer_parts(model: Model, detect: NDArray[np.float64]) -> list[tuple[str, int, NDArray[np.float64]]]:
@@ -186,14 +234,16 @@ def _scorer_parts(model: Model, detect: NDArray[np.float64]) -> list[tuple[str, 
     return found
 
 
-def device_record(model: Model, row: NDArray[Any]) -> NDArray[np.void]:
+def device_record(
+    model: Model, row: NDArray[Any], quantized: Quantized | None = None
+) -> NDArray[np.void]:
     """The device's record (1,) of a detector's record (1,), or without one of a core row (core_size,)."""
-    device = np.zeros(1, state_dtype(model))
+    device = np.zeros(1, state_dtype(model, quantized))
     if model.detector is None:
-        _network(model, row.astype(np.float32), device, to_device=True)
+        _network(model, row.astype(np.float32), device, quantized, to_device=True)
         return device
     known = device.dtype.names or ()
-    _network(model, row["core"][0], device, to_device=True)
+    _network(model, row["core"][0], device, quantized, to_device=True)
     for name, where, start in _parts(model):
         if name in known:
             count = device[name][0].size
@@ -207,17 +257,20 @@ def device_record(model: Model, row: NDArray[Any]) -> NDArray[np.void]:
     return device
 
 
-def resting(model: Model) -> NDArray[np.void]:
+def resting(model: Model, quantized: Quantized | None = None) -> NDArray[np.void]:
     """The device's record (1,) of a stream that has seen nothing."""
     if model.detector is None:
-        return device_record(model, StateLayout(model).rest(model))
-    return device_record(model, plan_of(model).fresh)
+        return device_record(model, StateLayout(model).rest(model), quantized)
+    return device_record(model, plan_of(model).fresh, quantized)
 
 
-def to_device(model: Model, snapshot: bytes) -> bytes:
+def to_device(model: Model, snapshot: bytes, *, quantized: Quantized | None = None) -> bytes:
     """A `Detector.snapshot()` (a `Stepper.snapshot()` where the model has no detector) as a device's state.
 
     A stream's state from the daemon's store does as well: the detector's part of it is taken.
+
+    Args:
+        quantized: what a w8a16 export was made of (`Export.quantized`): h and c become integers.
 
     Returns:
         The bytes of the exported `..._state`, to be copied over it.
@@ -227,8 +280,9 @@ def to_device(model: Model, snapshot: bytes) -> bytes:
     """
     if model.detector is None:
         row, _ = core_snapshot.read_snapshot(snapshot, weights_digest(model), StateLayout(model))
-        return device_record(model, row).tobytes()
-    return device_record(model, detector_snapshot.load(plan_of(model), _detector_part(snapshot))).tobytes()
+        return device_record(model, row, quantized).tobytes()
+    row = detector_snapshot.load(plan_of(model), _detector_part(snapshot))
+    return device_record(model, row, quantized).tobytes()
 
 
 def _detector_part(snapshot: bytes) -> bytes:
@@ -239,18 +293,26 @@ def _detector_part(snapshot: bytes) -> bytes:
     return snapshot[_STREAM_HEAD.size : _STREAM_HEAD.size + size]
 
 
-def from_device(model: Model, state: bytes, *, fused: bool = True, steps: int = 0) -> bytes:
+def from_device(
+    model: Model,
+    state: bytes,
+    *,
+    fused: bool = True,
+    steps: int = 0,
+    quantized: Quantized | None = None,
+) -> bytes:
     """A device's state as a snapshot that `Detector.restore` (or `Stepper.restore`) accepts.
 
     Args:
         state: the bytes of the exported `..._state`.
         fused: whether the device computes in class F; a note in the snapshot.
         steps: readings so far, where the model has no detector that counts them.
+        quantized: what a w8a16 export was made of; the snapshot is of floats.
 
     Raises:
         SnapshotError: the size does not fit, or numbers are not what the exported code could have written.
     """
-    dtype = state_dtype(model)
+    dtype = state_dtype(model, quantized)
     if len(state) != dtype.itemsize:
         raise SnapshotError(
             f"device state: expected {dtype.itemsize} bytes of {model.name}'s state, got {len(state)}; "
@@ -259,7 +321,7 @@ def from_device(model: Model, state: bytes, *, fused: bool = True, steps: int = 
     device = np.frombuffer(state, dtype).copy()
     if model.detector is None:
         layout, core = StateLayout(model), np.zeros(StateLayout(model).core_size, np.float32)
-        _network(model, core, device, to_device=False)
+        _network(model, core, device, quantized, to_device=False)
         digest = weights_digest(model)
         data = core_snapshot.write_snapshot(core, steps, fused, digest, layout)
         core_snapshot.read_snapshot(data, digest, layout)
@@ -267,7 +329,7 @@ def from_device(model: Model, state: bytes, *, fused: bool = True, steps: int = 
     plan = plan_of(model)
     row = plan.fresh.copy()
     known = dtype.names or ()
-    _network(model, row["core"][0], device, to_device=False)
+    _network(model, row["core"][0], device, quantized, to_device=False)
     for name, where, start in _parts(model):
         if name in known:
             count = device[name][0].size

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
 from edge_rnn.detect.verdict import verdict_dtype
 from edge_rnn.errors import ExportError
@@ -128,6 +129,7 @@ def run(
     *,
     detect: bool,
     count: bool = False,
+    quantized: Quantized | None = None,
 ) -> Run:
     """Run a program that `build` made on samples (`step_samples`, `detect_samples`).
 
@@ -152,7 +154,7 @@ def run(
         kind = np.dtype([("result", "<i8"), ("answer", verdict_dtype(model.input_size))])
     else:
         kind = np.dtype([("result", "<i4"), ("answer", "<f4", (model.output_size,))])
-    tail = 24 + state_dtype(model).itemsize
+    tail = 24 + state_dtype(model, quantized).itemsize
     if len(data) != len(samples) * kind.itemsize + tail:
         raise ExportError(f"{program.name}: expected {len(samples)} answers, got {len(data)} bytes")
     records = np.frombuffer(data[:-tail], kind)

@@ -117,10 +117,10 @@ class IntegerPacked:
         words = result.view(np.int32)
         for layer, place in zip(quantized.layers, self.layout.layers, strict=True):
             h = slice(place.h_offset, place.h_offset + place.h_size)
-            words[h] = _nearest(core[h] / h_unit(layer), _limit(layer))
+            words[h] = _nearest(core[h] / h_unit(layer), *_limits(layer))
             if place.c_size:
                 c = slice(place.c_offset, place.c_offset + place.c_size)
-                words[c] = _nearest(core[c].astype(np.float64) * 2.0**CELL_BITS, 2**30)
+                words[c] = _nearest(core[c].astype(np.float64) * 2.0**CELL_BITS, -(2**30), 2**30 - 1)
         return result
 
     def core(self, quantized: Quantized, row: Float32) -> Float32:
@@ -141,12 +141,12 @@ def h_unit(layer: IntegerLayer) -> float:
     return 2.0**-GRU_BITS if layer.cell == "gru" else layer.h_scale
 
 
-def _limit(layer: IntegerLayer) -> int:
-    return 2**GRU_BITS if layer.cell == "gru" else LARGEST
+def _limits(layer: IntegerLayer) -> tuple[int, int]:
+    return (-(2**GRU_BITS), 2**GRU_BITS) if layer.cell == "gru" else (-LARGEST - 1, LARGEST)
 
 
-def _nearest(values: NDArray[np.floating[Any]], limit: int) -> NDArray[np.int32]:
-    return np.clip(np.rint(values.astype(np.float64)), -limit, limit).astype(np.int32)
+def _nearest(values: NDArray[np.floating[Any]], low: int, high: int) -> NDArray[np.int32]:
+    return np.clip(np.rint(values.astype(np.float64)), low, high).astype(np.int32)
 
 
 def _pointer_to(element: Any) -> Any:
@@ -192,25 +192,25 @@ def _dot(a: NDArray[np.int32], start: int, b: NDArray[np.int32], size: int) -> W
 
 @jit
 def _lookup(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
-    """|v| in steps of 2^-bits of the table's: a line drawn between two entries."""
-    a = min(abs(v), (np.int64(TABLE_SIZE - 1) << bits) - 1)
+    """v in steps of 2^-bits of the table's: a line drawn between two entries, all bits inverted for v < 0."""
+    most = (np.int64(TABLE_SIZE - 1) << bits) - 1
+    sign = np.int64(v) >> 63
+    a = min(np.int64(v) ^ sign, most)
     i, r = a >> bits, a & ((np.int64(1) << bits) - 1)
     low = np.int64(table[i])
-    return low + (((np.int64(table[i + 1]) - low) * r + (np.int64(1) << (bits - 1))) >> bits)
+    return (low + (((np.int64(table[i + 1]) - low) * r) >> bits)) ^ sign
 
 
 @jit
 def _tanh(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
     """Q`bits` -> Q15; 32 entries of the table are 1."""
-    y = _lookup(v, bits - 5, table)
-    return -y if v < 0 else y
+    return _lookup(v, bits - 5, table)
 
 
 @jit
 def _sigmoid(v: Whole, bits: Whole, table: NDArray[np.int32]) -> Whole:
     """Q`bits` -> Q15, 0..32768."""
-    s = UNIT // 2 + ((_lookup(v, bits - 4, table) + 1) >> 1)
-    return UNIT - s if v < 0 else s
+    return UNIT // 2 + ((_lookup(v, bits - 4, table) + 1) >> 1)
 
 
 _ROUND = np.float32(activations.ROUND)
@@ -260,7 +260,7 @@ def _layer(
     for k in range(n_h):
         value: Whole = np.int64(h[k])
         if cell == GRU:
-            value = min(max((value + 256) >> 9, -LARGEST), LARGEST)
+            value = min(max((value + 256) >> 9, -UNIT), LARGEST)
         old[k] = np.int32(value)
     for unit in range(units):
         v0: Whole = np.int64(0)
@@ -288,9 +288,9 @@ def _layer(
             i, f = _sigmoid(v0, bits, table), _sigmoid(v1, bits, table)
             g, o = _tanh(v2, bits, table), _sigmoid(v3, bits, table)
             new: Whole = ((f * np.int64(c[unit]) + 16384) >> 15) + ((i * g + 128) >> 8)
-            new = min(max(new, -(1 << 30)), 1 << 30)
+            new = min(max(new, -(1 << 30)), (1 << 30) - 1)
             c[unit] = np.int32(new)
-            out = (o * _tanh((new + 64) >> 7, 15, table) + 16384) >> 15
+            out = (o * _tanh(new, CELL_BITS, table) + 16384) >> 15
             if r[W_R] >= 0:
                 inner[unit] = np.int32(out)
             else:
@@ -334,7 +334,7 @@ def integer_step(plan: int, weights: int, state: int, scratch: int, x: int) -> N
         for k in range(r[OUT]):
             value: Whole = np.int64(h[k])
             if r[CELL] == GRU:
-                value = min(max((value + 256) >> 9, -LARGEST), LARGEST)
+                value = min(max((value + 256) >> 9, -UNIT), LARGEST)
             xq[k] = np.int32(value)
     last = _words(plan, HEADER + LAYER * (p[LAYERS] - 1), LAYER)
     outputs, n = p[OUTPUTS], last[OUT]
@@ -417,7 +417,7 @@ def trajectory(
         for words in rows:
             h = words[:, place.h_offset : place.h_offset + place.h_size].astype(np.int64)
             if layer.cell == "gru":
-                h = np.clip((h + 256) >> 9, -LARGEST, LARGEST)
+                h = np.clip((h + 256) >> 9, -UNIT, LARGEST)
             pair.append(h * np.float64(layer.h_scale))
         found.append((pair[0], pair[1]))
     return found

@@ -3,22 +3,24 @@
     input      x_q = round_half_even(float32(x * input_scale)), int16, saturated at +-32767
     v          bias + (((W_x x_q) m_x) >> 16) + (((W_h h_q) m_h) >> 16), m_x and m_h int16 per row, sums exact
                Q`bits` (2^bits is 1) where an activation follows; for rnn_relu in steps of its h
-    tanh       table of 257 int16, interpolated; Q`bits` to Q15 (32768 is 1); sigmoid(v) = (1 + tanh(v / 2)) / 2
+    tanh       table T of 257 int16, a line drawn between two entries, Q`bits` to Q15 (32768 is 1); for v < 0 all
+               bits of v and of the result are inverted, so it rounds down everywhere
+    sigmoid    2^14 + ((tanh(v / 2) + 1) >> 1), Q15, 0..32768
     rnn_tanh   h = tanh(v), Q15
     rnn_relu   h = v limited to 0..32767
-    lstm       c = ((f c + 2^14) >> 15) + ((i g + 2^7) >> 8), int32 in Q22, limited to +-2^30 (+-256)
-               h = (o tanh((c + 64) >> 7) + 2^14) >> 15, Q15; a projection: (W_r h) m_r shifted, limited
+    lstm       c = ((f c + 2^14) >> 15) + ((i g + 2^7) >> 8), int32 in Q22, limited to -2^30..2^30-1 (+-256)
+               h = (o tanh(c) + 2^14) >> 15, Q15; a projection: (W_r h) m_r shifted, limited
     gru        n = tanh(v_x + ((r v_h + 2^14) >> 15)), v_x and v_h the parts of v, each with a bias; h =
                ((32768 - z) 512 n + z h + 2^14) >> 15, int32 in Q24; products read h as (h + 2^8) >> 9,
-               limited to +-32767
+               limited to -32768..32767
     Linear     float32(W h_q) * scale + bias, each operation rounded; then the activation, class U
 
 h of a layer is worth `h_scale` per step: 2^-15 where |h| <= 1, else 3 times the largest
 value seen / 32767.
 
 **No overflow**, checked by `quantize.py` for every row, by name: the sums W_x x_q and W_h h_q below 2^31 (at
-most 127 * 32767 * K), v below 2^30. All else is bounded by the formats: i, f, o, r, z in 0..32768, tanh and
-h_q in +-32767, so i g, o tanh, v_x + r v_h and c + i g stay below 2^31, and a sum times m, f c, r v_h,
+most 127 * 32768 * K), v below 2^30. All else is bounded by the formats: i, f, o, r, z in 0..32768, tanh and
+h_q in -32768..32767, so i g, o tanh, v_x + r v_h and c + i g stay below 2^31, and a sum times m, f c, r v_h,
 (1 - z) n, z h below 2^46 in 64 bits.
 
 `bits` is the finest of 8..18 in which all m fit int16 and no v can overflow. The scale of a row's int8 weights

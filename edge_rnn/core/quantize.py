@@ -313,8 +313,8 @@ def _layer(
     # Each of two products is rounded down: by half a step on average.
     rounded_bias = np.rint(bias / unit + (0.5 if gru else 1.0))
     reach = (
-        np.abs(w_x).sum(axis=1, dtype=np.float64) * LARGEST * multipliers[:, 0]
-        + np.abs(w_h).sum(axis=1, dtype=np.float64) * LARGEST * multipliers[:, 1]
+        np.abs(w_x).sum(axis=1, dtype=np.float64) * UNIT * multipliers[:, 0]
+        + np.abs(w_h).sum(axis=1, dtype=np.float64) * UNIT * multipliers[:, 1]
     )
     tops = np.abs(rounded_bias[:rows])
     if gru:
@@ -364,7 +364,7 @@ def _multipliers(factors: Float64, where: str) -> tuple[Float64, int]:
 
 
 def _check_sum(where: str, steps: Int8) -> None:
-    most = int(np.abs(steps.astype(np.int64)).sum(axis=1).max()) * LARGEST
+    most = int(np.abs(steps.astype(np.int64)).sum(axis=1).max()) * UNIT
     if most >= 2**31:
         raise ExportError(
             f"{where}: a row of {steps.shape[1]} columns could reach {most}, more than 32 bits hold; use f32"

@@ -62,6 +62,11 @@ ERN_INLINE int32_t ern_limited(int32_t value, int32_t limit)
 #endif
 #endif
 #if ERN_HAS_DSP
+#if defined(__GNUC__)
+#define ERN_ALIGNED __attribute__((aligned(4)))
+#else
+#define ERN_ALIGNED
+#endif
 #if defined(__GNUC__) && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN)
 #define ERN_PAIRS 1
 #include <arm_acle.h>
@@ -82,6 +87,17 @@ ERN_INLINE int32_t ern_four(int32_t sum, int32_t weights, int32_t x01, int32_t x
 
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(w23) : "r"(weights));
     return __smlad(w23, x23, __smlad(__sxtb16(weights), x01, sum));
+}
+
+/* The same for two gates. Both words are wanted at once, so that one instruction loads them. */
+ERN_INLINE void ern_two(const int8_t *w, int32_t x01, int32_t x23, int32_t *first, int32_t *second)
+{
+    int32_t a = ern_word(&w[0]);
+    int32_t b = ern_word(&w[4]);
+
+    __asm__("" : "+r"(a), "+r"(b));
+    *first = ern_four(*first, a, x01, x23);
+    *second = ern_four(*second, b, x01, x23);
 }
 #endif
 #endif
@@ -111,6 +127,8 @@ ERN_INLINE void ern_dot1(const int8_t *w, const int16_t *x, int32_t n, int32_t s
 #endif
 #elif ERN_HAS_DSP
 #if defined(ERN_PAIRS)
+    w = __builtin_assume_aligned(w, 4);
+#pragma GCC unroll 2
     for (k = 0; k < n; k += ERN_GROUP) {
         const int32_t x01 = ern_word(&x[k]);
         const int32_t x23 = ern_word(&x[k + 2]);
@@ -173,12 +191,13 @@ ERN_INLINE void ern_dot3(const int8_t *w, const int16_t *x, int32_t n, int32_t s
 #endif
 #elif ERN_HAS_DSP
 #if defined(ERN_PAIRS)
+    w = __builtin_assume_aligned(w, 4);
+#pragma GCC unroll 4
     for (k = 0; k < n; k += ERN_GROUP) {
         const int32_t x01 = ern_word(&x[k]);
         const int32_t x23 = ern_word(&x[k + 2]);
 
-        s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
-        s[1] = ern_four(s[1], ern_word(&w[4]), x01, x23);
+        ern_two(&w[0], x01, x23, &s[0], &s[1]);
         s[2] = ern_four(s[2], ern_word(&w[8]), x01, x23);
         w += 3 * ERN_GROUP;
     }
@@ -246,14 +265,14 @@ ERN_INLINE void ern_dot4(const int8_t *w, const int16_t *x, int32_t n, int32_t s
 #endif
 #elif ERN_HAS_DSP
 #if defined(ERN_PAIRS)
+    w = __builtin_assume_aligned(w, 4);
+#pragma GCC unroll 2
     for (k = 0; k < n; k += ERN_GROUP) {
         const int32_t x01 = ern_word(&x[k]);
         const int32_t x23 = ern_word(&x[k + 2]);
 
-        s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
-        s[1] = ern_four(s[1], ern_word(&w[4]), x01, x23);
-        s[2] = ern_four(s[2], ern_word(&w[8]), x01, x23);
-        s[3] = ern_four(s[3], ern_word(&w[12]), x01, x23);
+        ern_two(&w[0], x01, x23, &s[0], &s[1]);
+        ern_two(&w[8], x01, x23, &s[2], &s[3]);
         w += 4 * ERN_GROUP;
     }
 #else
@@ -299,61 +318,78 @@ ERN_INLINE void ern_dot4(const int8_t *w, const int16_t *x, int32_t n, int32_t s
 /* ---- from sums to numbers --------------------------------------------------------------------------- */
 
 #if ERN_HAS_INTEGER_ROWS
-/* (sum * m) >> 16, m in 0..32767. */
-ERN_INLINE int32_t ern_scaled(int32_t sum, int32_t m)
+/* value + ((sum * m) >> 16), m in 0..32767. */
+ERN_INLINE int32_t ern_plus(int32_t value, int32_t sum, int32_t m)
 {
 #if ERN_HAS_DSP
 #if defined(ERN_PAIRS)
-    return __smulwb(sum, m);
+    return __smlawb(sum, m, value);
 #else
-    return (int32_t)(((int64_t)sum * m) >> 16);
+    return value + (int32_t)(((int64_t)sum * m) >> 16);
 #endif
 #elif ERN_HAS_NARROW
-    return ((sum >> 16) * m) + (((sum & 65535) * m) >> 16);
+    return value + ((sum >> 16) * m) + (((sum & 65535) * m) >> 16);
 #else
-    return (int32_t)(((int64_t)sum * m) >> 16);
+    return value + (int32_t)(((int64_t)sum * m) >> 16);
 #endif
 }
 #endif
 
 #if ERN_HAS_GATES
-/* (factor * value + 2^14) >> 15, factor in 0..32768, |value| <= 2^30, in 32 bits. */
+/* (factor * value + 2^14) >> 15, factor in 0..32768, |value| <= 2^30. */
 ERN_INLINE int32_t ern_times(int32_t factor, int32_t value)
 {
+#if ERN_HAS_DSP || ERN_HAS_MVE
+    return (int32_t)((((int64_t)factor * value) + 16384) >> 15);
+#else
     return (factor * (value >> 15)) + (((factor * (value & 32767)) + 16384) >> 15);
+#endif
 }
 #endif
 
 #if ERN_HAS_TABLE
-/* |v| in steps of 2^-bits of the table's, a line drawn between two entries. */
-static int32_t ern_lookup(int32_t v, int32_t bits)
+/* v limited to the numbers of `bits` bits. */
+ERN_INLINE int32_t ern_saturated(int32_t v, int32_t bits)
 {
-    const int32_t most = ((int32_t)256 << bits) - 1;
-    int32_t a = (v < 0) ? -v : v;
-    const int16_t *entry;
+    const int32_t most = (int32_t)(((uint32_t)1 << (bits - 1)) - 1u);
 
-    a = (a > most) ? most : a;
-    entry = &ern_table[a >> bits];
-    a &= ((int32_t)1 << bits) - 1;
-    return entry[0] + ((((entry[1] - entry[0]) * a) + ((int32_t)1 << (bits - 1))) >> bits);
+#if ERN_HAS_DSP || ERN_HAS_MVE
+#if defined(__GNUC__) && defined(__ARM_FEATURE_SAT)
+    if (__builtin_constant_p(bits)) {
+        int32_t limited;
+
+        __asm__("ssat %0, %1, %2" : "=r"(limited) : "i"(bits), "r"(v));
+        return limited;
+    }
+#endif
+#endif
+    return (v > most) ? most : ((v < (-most - 1)) ? (-most - 1) : v);
 }
 
-/* tanh, Q`bits` to Q15. */
-static int32_t ern_tanh_q15(int32_t v, int32_t bits)
+/* v in steps of 2^-bits of the table's, a line drawn between two entries; for v < 0 all bits are inverted, on
+ * the way in and out. */
+ERN_INLINE int32_t ern_lookup(int32_t v, int32_t bits)
 {
-    const int32_t y = ern_lookup(v, bits - 5);
+    const int32_t sign = v >> 31;
+    const int32_t a = ern_saturated(v, bits + 9) ^ sign;
+    const int16_t *entry = &ern_table[a >> bits];
+    const int32_t rest = a & (((int32_t)1 << bits) - 1);
 
-    return (v < 0) ? -y : y;
+    return (entry[0] + (((entry[1] - entry[0]) * rest) >> bits)) ^ sign;
+}
+
+/* tanh, Q`bits` to Q15; 32 steps of the table are 1. */
+ERN_INLINE int32_t ern_tanh_q15(int32_t v, int32_t bits)
+{
+    return ern_lookup(v, bits - 5);
 }
 #endif
 
 #if ERN_HAS_GATES
 /* The sigmoid as (1 + tanh(v / 2)) / 2, Q`bits` to Q15, 0..32768. */
-static int32_t ern_sigmoid_q15(int32_t v, int32_t bits)
+ERN_INLINE int32_t ern_sigmoid_q15(int32_t v, int32_t bits)
 {
-    const int32_t y = (ern_lookup(v, bits - 4) + 1) >> 1;
-
-    return 16384 + ((v < 0) ? -y : y);
+    return 16384 + ((ern_lookup(v, bits - 4) + 1) >> 1);
 }
 #endif
 
@@ -370,7 +406,7 @@ ERN_INLINE int32_t ern_unit(const ern_layer *layer, int32_t u, const int16_t *x,
 
     ern_dot1(w, x, layer->n_x, a);
     ern_dot1(&w[layer->n_x], old, layer->n_h, b);
-    return row->bias + ern_scaled(a[0], row->m_x) + ern_scaled(b[0], row->m_h);
+    return ern_plus(ern_plus(row->bias, a[0], row->m_x), b[0], row->m_h);
 }
 #endif
 
@@ -399,7 +435,7 @@ static void ern_integer_relu(const ern_layer *layer, const int16_t *x, const int
 #endif
 
 #if ERN_HAS_INTEGER_LSTM
-/* c in Q22, limited to +-256; h = o tanh(c) in Q15. */
+/* c in Q22, limited to -256..256; h = o tanh(c) in Q15. */
 static void ern_integer_lstm(const ern_layer *layer, const int16_t *x, const int16_t *old, int32_t *c,
                              int16_t *h)
 {
@@ -415,22 +451,25 @@ static void ern_integer_lstm(const ern_layer *layer, const int16_t *x, const int
         int32_t f;
         int32_t g;
         int32_t o;
+        int32_t fresh;
 
         ern_dot4(w, x, layer->n_x, a);
         w += 4 * layer->n_x;
-        i = row[0].bias + ern_scaled(a[0], row[0].m_x);
-        f = row[1].bias + ern_scaled(a[1], row[1].m_x);
-        g = row[2].bias + ern_scaled(a[2], row[2].m_x);
-        o = row[3].bias + ern_scaled(a[3], row[3].m_x);
+        i = ern_plus(row[0].bias, a[0], row[0].m_x);
+        f = ern_plus(row[1].bias, a[1], row[1].m_x);
+        g = ern_plus(row[2].bias, a[2], row[2].m_x);
+        o = ern_plus(row[3].bias, a[3], row[3].m_x);
         ern_dot4(w, old, layer->n_h, b);
         w += 4 * layer->n_h;
-        i = ern_sigmoid_q15(i + ern_scaled(b[0], row[0].m_h), bits);
-        f = ern_sigmoid_q15(f + ern_scaled(b[1], row[1].m_h), bits);
-        g = ern_tanh_q15(g + ern_scaled(b[2], row[2].m_h), bits);
-        o = ern_sigmoid_q15(o + ern_scaled(b[3], row[3].m_h), bits);
+        i = ern_sigmoid_q15(ern_plus(i, b[0], row[0].m_h), bits);
+        f = ern_sigmoid_q15(ern_plus(f, b[1], row[1].m_h), bits);
+        g = ern_tanh_q15(ern_plus(g, b[2], row[2].m_h), bits);
+        o = ern_sigmoid_q15(ern_plus(o, b[3], row[3].m_h), bits);
         row += 4;
-        c[u] = ern_limited(ern_times(f, c[u]) + (((i * g) + 128) >> 8), 1073741824);
-        h[u] = (int16_t)(((o * ern_tanh_q15((c[u] + 64) >> 7, 15)) + 16384) >> 15);
+        fresh = ern_times(f, c[u]) + (((i * g) + 128) >> 8);
+        fresh = ern_saturated(fresh, 31);
+        c[u] = fresh;
+        h[u] = (int16_t)(((o * ern_tanh_q15(fresh, 22)) + 16384) >> 15);
     }
 }
 #endif
@@ -469,18 +508,23 @@ static void ern_integer_projection(const int8_t *w, const int16_t *m, int32_t sh
 
 #if ERN_HAS_INTEGER_GRU
 /* h is kept in Q24, so that a gate near 1 lets it move; the products read it in Q15. */
+ERN_INLINE int32_t ern_q15(int32_t h)
+{
+    return ern_saturated((h + 256) >> 9, 16);
+}
+
 static void ern_integer_read(const int32_t *h, int16_t *q15, int32_t n, int32_t whole)
 {
     int32_t k;
 
     for (k = 0; k < whole; k++) {
-        q15[k] = (int16_t)((k < n) ? ern_limited((h[k] + 256) >> 9, 32767) : 0);
+        q15[k] = (int16_t)((k < n) ? ern_q15(h[k]) : 0);
     }
 }
 
-/* Rows of a unit: r, z, n; b_h is the bias of the part of n that r multiplies. */
+/* Rows of a unit: r, z, n; b_h is the bias of the part of n that r multiplies; read: the new h in Q15. */
 static void ern_integer_gru(const ern_layer *layer, const int32_t *b_h, const int16_t *x, const int16_t *old,
-                            int32_t *h)
+                            int32_t *h, int16_t *read)
 {
     const int8_t *w = layer->w;
     const ern_row *row = layer->rows;
@@ -494,22 +538,31 @@ static void ern_integer_gru(const ern_layer *layer, const int32_t *b_h, const in
         int32_t z;
         int32_t n;
         int32_t fresh;
+#if !ERN_HAS_DSP && !ERN_HAS_MVE
+        int32_t part;
+#endif
 
         ern_dot3(w, x, layer->n_x, a);
         w += 3 * layer->n_x;
-        r = row[0].bias + ern_scaled(a[0], row[0].m_x);
-        z = row[1].bias + ern_scaled(a[1], row[1].m_x);
-        n = row[2].bias + ern_scaled(a[2], row[2].m_x);
+        r = ern_plus(row[0].bias, a[0], row[0].m_x);
+        z = ern_plus(row[1].bias, a[1], row[1].m_x);
+        n = ern_plus(row[2].bias, a[2], row[2].m_x);
         ern_dot3(w, old, layer->n_h, b);
         w += 3 * layer->n_h;
-        r = ern_sigmoid_q15(r + ern_scaled(b[0], row[0].m_h), bits);
-        z = ern_sigmoid_q15(z + ern_scaled(b[1], row[1].m_h), bits);
-        n = ern_tanh_q15(n + ern_times(r, b_h[u] + ern_scaled(b[2], row[2].m_h)), bits);
+        r = ern_sigmoid_q15(ern_plus(r, b[0], row[0].m_h), bits);
+        z = ern_sigmoid_q15(ern_plus(z, b[1], row[1].m_h), bits);
+        n = ern_tanh_q15(n + ern_times(r, ern_plus(b_h[u], b[2], row[2].m_h)), bits);
         row += 3;
-        /* ((32768 - z) 512 n + z h + 2^14) >> 15, in 32 bits. */
-        fresh = (32768 - z) * n;
-        h[u] = (fresh >> 6) + (z * (h[u] >> 15)) +
-               ((((fresh & 63) * 512) + (z * (h[u] & 32767)) + 16384) >> 15);
+        /* ((32768 - z) 512 n + z h + 2^14) >> 15. */
+#if ERN_HAS_DSP || ERN_HAS_MVE
+        fresh = (int32_t)((((int64_t)((32768 - z) * 512) * n) + ((int64_t)z * h[u]) + 16384) >> 15);
+#else
+        part = (32768 - z) * n;
+        fresh = (part >> 6) + (z * (h[u] >> 15)) +
+                ((((part & 63) * 512) + (z * (h[u] & 32767)) + 16384) >> 15);
+#endif
+        h[u] = fresh;
+        read[u] = (int16_t)ern_q15(fresh);
     }
 }
 #endif

@@ -43,15 +43,14 @@ def made(name: str) -> tuple[Model, np.ndarray]:
 
 def tanh_(v: int, bits: int = 15) -> int:
     table, one = tanh_table(), 1 << bits
-    a, step = min(abs(v), 8 * one - 1), one // 32
+    a, step = min(v if v >= 0 else -v - 1, 8 * one - 1), one // 32
     low, high = int(table[a // step]), int(table[a // step + 1])
-    y = low + ((high - low) * (a % step) + step // 2) // step
-    return -y if v < 0 else y
+    y = low + (high - low) * (a % step) // step
+    return -y - 1 if v < 0 else y
 
 
 def sigmoid_(v: int, bits: int = 15) -> int:
-    s = UNIT // 2 + (tanh_(abs(v), bits + 1) + 1) // 2
-    return UNIT - s if v < 0 else s
+    return UNIT // 2 + (tanh_(v, bits + 1) + 1) // 2
 
 
 class Plain:
@@ -67,7 +66,7 @@ class Plain:
     @staticmethod
     def read(layer: IntegerLayer, h: list[int]) -> list[int]:
         if layer.cell == "gru":
-            return [min(max((v + 256) >> 9, -LARGEST), LARGEST) for v in h]
+            return [min(max((v + 256) >> 9, -UNIT), LARGEST) for v in h]
         return h
 
     @staticmethod
@@ -94,8 +93,8 @@ class Plain:
                 gi, gf, gg, go = (value(g, u) for g in range(4))
                 c = (sigmoid_(gf, bits) * self.c[i][u] + 16384) >> 15
                 c += (sigmoid_(gi, bits) * tanh_(gg, bits) + 128) >> 8
-                self.c[i][u] = c = min(max(c, -(2**30)), 2**30)
-                inner.append((sigmoid_(go, bits) * tanh_((c + 64) >> 7) + 16384) >> 15)
+                self.c[i][u] = c = min(max(c, -(2**30)), 2**30 - 1)
+                inner.append((sigmoid_(go, bits) * tanh_(c, 22) + 16384) >> 15)
             elif q.cell == "gru":
                 r = 2 * units + u
                 vx = self.dot(q.w_x[r], x) * int(q.m_x[r]) // 65536 + int(q.bias[r])
@@ -179,7 +178,7 @@ def test_the_table_is_near_tanh() -> None:
     assert max(map(abs, error)) < 8e-5
     assert len(tanh_table()) * 2 == 514
     assert all(0 <= sigmoid_(int(k)) <= UNIT for k in v)
-    assert all(sigmoid_(int(k)) + sigmoid_(-int(k)) == UNIT for k in v)
+    assert all(sigmoid_(int(k)) + sigmoid_(-int(k) - 1) == UNIT for k in v)
 
 
 def test_rounding_beats_the_nearest_step_where_inputs_move_together() -> None:
