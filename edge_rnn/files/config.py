@@ -29,11 +29,20 @@ from typing import Any, Final
 import msgspec
 
 from edge_rnn.errors import ConfigError
+from edge_rnn.files.config_outlets import (
+    read_commands,
+    read_homeassistant,
+    read_record,
+    read_reload,
+    read_sinks,
+)
 from edge_rnn.files.config_stream import Examine, StreamParts, read_stream, reject_loops, unique_names
 from edge_rnn.files.config_types import (
+    EVENT_SHAPES,
     LOG_FORMATS,
     LOG_LEVELS,
     PROTOCOLS,
+    READERS,
     SYNCS,
     ChannelConfig,
     Config,
@@ -130,6 +139,11 @@ def parse_config(
     log = _log(_section(root, "log"))
     health = _health(_section(root, "health"))
     http = _http(_section(root, "http"))
+    homeassistant = read_homeassistant(root.table("homeassistant"))
+    commands = read_commands(root.table("commands"), output.base)
+    sinks = read_sinks(root, environ, lambda table, key: _secret_file(table, key, base))
+    record = read_record(root.table("record"), base, store.path)
+    reload = read_reload(root.table("reload"))
     streams: list[StreamParts] = []
     if root.required("stream", "at least one [[stream]]"):
         tables = root.tables("stream")
@@ -150,6 +164,11 @@ def parse_config(
         health=health,
         http=http,
         streams=tuple(stream.config for stream in streams if stream.config is not None),
+        homeassistant=homeassistant,
+        commands=commands,
+        sinks=sinks,
+        record=record,
+        reload=reload,
     )
 
 
@@ -184,6 +203,7 @@ def echo(config: Config) -> dict[str, Any]:
     """The configuration as plain values for logs: keys and texts as in a file, secrets as `***`."""
     plain = msgspec.to_builtins(config, enc_hook=str)
     plain["stream"] = plain.pop("streams")
+    plain["sink"] = plain.pop("sinks")
     result = _spell(plain)
     assert isinstance(result, dict)
     return result
@@ -265,6 +285,7 @@ def _mqtt(table: Table, base: Path, environ: Mapping[str, str], store: Path) -> 
         reconnect_max_ns=high,
         session_expiry_ns=table.duration("session_expiry", 24 * UNITS_NS["h"], 0),
         receive_maximum=table.integer("receive_maximum", 1000, 1, 65535),
+        reader=table.choice("reader", "auto", READERS),
         max_payload=table.integer("max_payload", 65536, 16, 1 << 24),
     )
     table.close()
@@ -329,6 +350,12 @@ def _password(table: Table, base: Path, environ: Mapping[str, str], username: st
     return None
 
 
+def _secret_file(table: Table, key: str, base: Path) -> Secret | None:
+    """The secret in the file that the key names."""
+    file = _path(table, key, base, "a file that holds the secret")
+    return None if file is None else _read_secret(table, key, file)
+
+
 def _read_secret(table: Table, key: str, path: Path) -> Secret | None:
     try:
         with path.open("rb") as file:
@@ -373,7 +400,11 @@ def _output(table: Table) -> OutputConfig:
     if re.search(r"[+#{}]|^\$|^/|/$|//", base) or len(base) > 256:
         table.note("base", f"expected topic levels without wildcards or empty levels, got {describe(base)}")
         base = "edge-rnn"
-    config = OutputConfig(base=base, score_every_ns=table.duration("score_every", 0, 0))
+    config = OutputConfig(
+        base=base,
+        score_every_ns=table.duration("score_every", 0, 0),
+        events=table.choice("events", "plain", EVENT_SHAPES),
+    )
     table.close()
     return config
 

@@ -20,6 +20,9 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+EventShape = Literal["plain", "before-after"]
+EventType = Literal["open", "update", "close"]
+RecordFormat = Literal["ndjson", "csv"]
 READERS: Final[tuple[Reader, ...]] = get_args(Reader)
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 PAYLOAD_FORMATS: Final[tuple[PayloadFormat, ...]] = get_args(PayloadFormat)
@@ -27,6 +30,9 @@ TIME_UNITS: Final[tuple[TimeUnit, ...]] = get_args(TimeUnit)
 SYNCS: Final[tuple[Sync, ...]] = get_args(Sync)
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
 LOG_FORMATS: Final[tuple[LogFormat, ...]] = get_args(LogFormat)
+EVENT_SHAPES: Final[tuple[EventShape, ...]] = get_args(EventShape)
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+RECORD_FORMATS: Final[tuple[RecordFormat, ...]] = get_args(RecordFormat)
 
 _SECOND = 1_000_000_000
 _MINUTE = 60 * _SECOND
@@ -113,6 +119,8 @@ class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
     """First level(s) of every output topic."""
     score_every_ns: int = 0
     """`score_every`: shortest time between two scores of one stream; default "0s": every score."""
+    events: EventShape = "plain"
+    """Shape of event messages: plain, or `before-after` like Frigate's, with start and end time."""
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +168,67 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True):
             return None
         host, _, port = self.listen.rpartition(":")
         return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class HomeAssistantConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[homeassistant]`: device discovery; the table's presence turns it on."""
+
+    prefix: str = "homeassistant"
+    """Home Assistant's discovery prefix; its birth message is expected on `<prefix>/status`."""
+    max_streams: int = 100
+    """Most streams of one group that are announced; each has three entities."""
+
+
+class CommandsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[commands]`: the command topic; the table's presence turns it on."""
+
+    topic: str
+    """Where commands are expected; replies go to `<topic>/reply`. Default: `<output.base>/command`."""
+
+
+class SinkConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One `[[sink]]`: where events go beside MQTT, a webhook or a command."""
+
+    name: str
+    """For logs and health."""
+    webhook: str | None = None
+    """URL that each event is posted to, as JSON."""
+    command: tuple[str, ...] = ()
+    """Program and arguments; each event is its standard input, as JSON. No shell."""
+    events: tuple[EventType, ...] = ("open", "close")
+    """Which changes of an alarm or fault are told."""
+    streams: tuple[str, ...] = ()
+    """Only streams whose id matches one of these patterns (`*`, `?`); default: all."""
+    secret: Secret | None = None
+    """Signs a webhook's bodies, from `secret_file` or `secret_env`; default: no signature."""
+    timeout_ns: int = 10 * _SECOND
+    """`timeout`: longest time one attempt may take."""
+    retry_for_ns: int = 0
+    """`retry_for`: how long an event is tried again; default "5m" for a webhook, "0s" for a command."""
+    queue: int = 100
+    """Most events that wait; beyond it the oldest is dropped and counted."""
+
+
+class RecordConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[record]`: readings as they were scored, with verdicts; the table's presence turns it on."""
+
+    path: Path
+    """Folder of the files; default `record` beside the database."""
+    format: RecordFormat = "ndjson"
+    """One JSON object a line, or CSV."""
+    gzip: bool = True
+    """Whether full files are compressed."""
+    max_file_bytes: int = 16 << 20
+    """`max_file_mb`: a file that has grown so large is closed, and the next one begun."""
+    max_total_bytes: int = 1 << 30
+    """`max_total_mb`: beyond it the oldest files go."""
+
+
+class ReloadConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`[reload]`: when this file is read again without being asked to."""
+
+    watch_ns: int = 0
+    """`watch`: how often this file and the models are looked at for changes; default "0s": never."""
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,3 +311,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     health: HealthConfig
     http: HttpConfig = HttpConfig()
     streams: tuple[StreamConfig, ...]
+    homeassistant: HomeAssistantConfig | None = None
+    commands: CommandsConfig | None = None
+    sinks: tuple[SinkConfig, ...] = ()
+    record: RecordConfig | None = None
+    reload: ReloadConfig = ReloadConfig()
