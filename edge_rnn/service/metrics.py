@@ -1,10 +1,11 @@
 """What the daemon knows of itself, as Prometheus metrics.
 
-`DaemonMetrics` is a collector: at each scrape it reads the daemon's counters and the latest verdict of every
-stream and makes the metric families anew; nothing is counted twice and the data path does nothing for it.
-The samples of streams are written here and not by the client library, which needs 5 us for each: a thousand
-streams would be 20 ms and more of the interpreter. It runs on the HTTP server's thread. What it reads are plain attributes that one thread writes, and copies of
-dictionaries, so a scrape may see a counter of this moment beside one of the moment before, never a torn one.
+`DaemonMetrics` is a collector: at each scrape it reads the daemon's counters anew, and the latest verdict of
+every stream is added; nothing is counted twice, and the data path does nothing for it. The samples of streams
+are written here, not by the client library, which needs 5 us for each: a thousand streams would be 20 ms of
+the interpreter. All runs on the HTTP server's thread. What it reads are plain attributes that one thread
+writes, and copies of dictionaries, so a scrape may see a counter of this moment beside one of the moment
+before, never a torn one.
 
 Metrics (all begin with `edge_rnn_`):
 
