@@ -20,6 +20,7 @@ from edge_rnn.aot.emit import emit
 from edge_rnn.aot.entries import ENTRIES, symbol
 from edge_rnn.aot.link import link, undefined_symbols
 from edge_rnn.aot.targets import Target, target_named
+from edge_rnn.aot.wrappers import PYTHON
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.library import DESCRIPTION, LIBRARY, VERSION, Description, Fits, Library, sources_digest
@@ -74,7 +75,7 @@ def build(
         progress(f"compiling for {chosen.name} ({chosen.lanes} lanes, class {'F' if chosen.fused else 'U'})")
         emit(chosen, work / "code.o")
         code = (work / "code.o").read_bytes()
-        imports = undefined_symbols(code)
+        imports = sorted(set(undefined_symbols(code)) - set(PYTHON))
         if strange := sorted(set(imports) - ALLOWED):
             raise LibraryError(f"build: the code would need {', '.join(strange)} at run time; report this")
         progress("linking")

@@ -6,13 +6,15 @@ with its optimiser off. That is read from the environment when Numba is imported
 
     python -m edge_rnn.aot.emit TARGET LANES F|U OBJECT
 
-Then, per module: attributes that name a CPU go, triple and data layout become the target's; all are linked
-into one; each entry gets a function with a plain C name around it; all else becomes internal, so that global
-dead-code elimination drops what only Python would need (wrappers, exceptions); the standard pipeline at -O3
-and Numba's pass that removes pairs of reference counts run for the target; the object is written.
+Then, per module: attributes that name a CPU go, triple and data layout become the target's; the counting of
+references becomes nothing, because all arrays are views at addresses and belong to nobody (code that
+allocated one would need a function of Numba's runtime, which `build` refuses). All modules are linked into
+one; each entry gets functions with plain names around it (`wrappers.py`); all else becomes internal, so that
+global dead-code elimination drops what nobody calls; the standard pipeline at -O3 runs for the target; the
+object is written.
 
 The loop vectoriser is off: the network's loops are written in vectors already, and the detector's loops run
-over a handful of channels; with it the code was twice the size and no faster.
+over a handful of channels: with it the code was a sixth larger, and not measurably faster.
 """
 
 from __future__ import annotations
@@ -24,15 +26,18 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from edge_rnn.aot import wrappers
 from edge_rnn.aot.entries import ENTRIES, symbol
 from edge_rnn.aot.targets import Target, target_named
 from edge_rnn.core.backend import entry_point_of
 from edge_rnn.core.entries import Entry
+from edge_rnn.core.library import PYTHON_SUFFIX
 from edge_rnn.errors import LibraryError
 
 _PATIENCE_S: Final = 1800
-# What a function answers that raised; none of them can.
-_RAISED: Final = -9
+_COUNTING: Final = re.compile(
+    r"^(define [^\n]*@NRT_(?:incref|decref)\(ptr [^)]*\))[^\n]*\{\n.*?^\}", re.M | re.S
+)
 _PLAIN: Final = {
     "NUMBA_OPT": "0",
     "NUMBA_LOOP_VECTORIZE": "0",
@@ -77,7 +82,7 @@ def object_code(target: Target) -> bytes:
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
     )
     head = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
-    whole, wrappers = None, [head]
+    whole, around = None, [head, wrappers.DECLARATIONS]
     for entry in ENTRIES:
         module = llvm.parse_assembly(_for_target(_assembly(entry, target), head))
         name = next(
@@ -85,17 +90,19 @@ def object_code(target: Target) -> bytes:
             for f in module.functions
             if not f.is_declaration and f.linkage.name == "external" and f.name.startswith("_ZN")
         )
-        wrappers.append(_wrapper(entry, name))
+        around += [wrappers.for_c(entry, name), wrappers.for_python(entry)]
         if whole is None:
             whole = module
         else:
             whole.link_in(module)
     assert whole is not None
-    whole.link_in(llvm.parse_assembly("".join(wrappers)))
-    kept = {symbol(entry.name) for entry in ENTRIES}
+    whole.link_in(llvm.parse_assembly("".join(around)))
+    kept = {symbol(entry.name) + suffix for entry in ENTRIES for suffix in ("", PYTHON_SUFFIX)}
     for function in whole.functions:
         if not function.is_declaration:
             function.linkage = "external" if function.name in kept else "internal"
+        elif function.name in wrappers.PYTHON:  # Numba's own modules declare them, too
+            function.linkage = "external_weak"
     for variable in whole.global_variables:
         if not variable.is_declaration:
             variable.linkage = "internal"
@@ -116,25 +123,8 @@ def _assembly(entry: Entry, target: Target) -> str:
 
 def _for_target(assembly: str, head: str) -> str:
     text = re.sub(r'"target-(?:cpu|features)"="[^"]*"', "", assembly)
+    text = _COUNTING.sub(r"\1 {\n  ret void\n}", text)
     return head + re.sub(r"^target (?:triple|datalayout) = .*$", "", text, flags=re.MULTILINE)
-
-
-def _wrapper(entry: Entry, name: str) -> str:
-    """A C function around one of Numba's, which returns through a pointer, and a status."""
-    kinds = ", i64" * entry.arguments
-    result = "double" if entry.result == "float64" else "i64"
-    given = ", ".join(f"i64 %a{i}" for i in range(entry.arguments))
-    return f"""\
-declare i32 @"{name}"(ptr, ptr{kinds})
-define {result} @{symbol(entry.name)}({given}) {{
-  %result = alloca i64
-  %exception = alloca ptr
-  store i64 {_RAISED}, ptr %result
-  %status = call i32 @"{name}"(ptr %result, ptr %exception, {given})
-  %value = load {result}, ptr %result
-  ret {result} %value
-}}
-"""
 
 
 def _optimise(llvm: Any, machine: Any, module: Any) -> None:
@@ -145,10 +135,6 @@ def _optimise(llvm: Any, machine: Any, module: Any) -> None:
     first = llvm.create_new_module_pass_manager()
     first.add_global_dead_code_eliminate_pass()
     first.run(module, passes)
-    passes.getModulePassManager().run(module, passes)
-    counts = llvm.create_new_module_pass_manager()
-    counts.add_refprune_pass()
-    counts.run(module, passes)
     passes.getModulePassManager().run(module, passes)
 
 

@@ -6,7 +6,8 @@ gives wrong numbers without an error, and an instruction the processor does not 
 everything the code depends on is compared before it is loaded: the bytes of the file, the sources of this
 package, the processor, the interpreter's object header (compiled code reads arrays by it), and the model.
 
-Functions are called through `ctypes` with the interpreter's lock held, as those of the compiler are.
+Functions are called as built-in functions of the interpreter (`PyCFunction`, made through `ctypes`), with its
+lock held, as those of the compiler are: a call through `ctypes` itself costs more than a small step.
 """
 
 from __future__ import annotations
@@ -35,6 +36,22 @@ VERSION: Final = 1
 _LARGEST_DESCRIPTION: Final = 1 << 20
 _LARGEST_LIBRARY: Final = 64 << 20
 _PACKAGE: Final = Path(__file__).parents[1]
+
+
+# The symbol of a function as Python calls it; `aot.wrappers` makes it.
+PYTHON_SUFFIX: Final = "_py"
+_FASTCALL: Final = 0x80
+
+
+class _Method(ctypes.Structure):
+    """CPython's `PyMethodDef`."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
 
 
 class Fits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,14 +180,17 @@ class Library:
         Raises:
             LibraryError: the library has no such function.
         """
-        symbol = self.description.symbols.get(entry.name)
+        symbol = self.description.symbols.get(entry.name, entry.name)
         try:
-            function = self._handle[symbol or entry.name]
+            function = self._handle[symbol + PYTHON_SUFFIX]
         except AttributeError:
             self._refuse(f"has no function {entry.name}; build it again")
-        function.restype = ctypes.c_double if entry.result == "float64" else ctypes.c_int64
-        function.argtypes = (ctypes.c_int64,) * entry.arguments
-        return cast(Code, function)
+        method = _Method(entry.name.encode(), ctypes.cast(function, ctypes.c_void_p), _FASTCALL, None)
+        make = ctypes.pythonapi.PyCFunction_NewEx
+        make.restype = ctypes.py_object
+        make.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+        # The function keeps its `self`, here what it is made of; the library stays loaded for good.
+        return cast(Code, make(ctypes.addressof(method), method, None))
 
     def check(self, model: Model) -> None:
         """Raise `LibraryError` unless it was built for the network of `model`."""
