@@ -15,6 +15,7 @@ Protocol = Literal["5", "3.1.1"]
 PayloadFormat = Literal[
     "json", "number", "csv", "msgpack", "cbor", "senml", "senml-cbor", "sparkplug", "binary"
 ]
+LibraryUnfit = Literal["compile", "refuse"]
 Reader = Literal["auto", "paho"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
@@ -297,6 +298,10 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Most keys with a state at one time; beyond it the least recently used one goes, counted."""
     retained: bool = False
     """Whether retained messages count as readings; they are old, and come again at each connect."""
+    library: Path | None = None
+    """The folder `edge-rnn build` wrote for this model; default: the functions are compiled here."""
+    library_unfit: LibraryUnfit = "compile"
+    """A library that does not fit model, CPU or version: `compile` after all, or `refuse` to start."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

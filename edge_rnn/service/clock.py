@@ -50,6 +50,10 @@ class Arrival:
         self._last_monotonic = now
         return self._last
 
+    def skip(self, count: int) -> None:
+        """The next `count` nanoseconds after the latest moment are given out, too."""
+        self._last += count
+
 
 class Timer:
     """Due every `seconds` of the monotonic clock; 0 = never."""

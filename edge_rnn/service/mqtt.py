@@ -15,8 +15,8 @@ What goes wrong, and what happens (each row is a test):
 * acknowledgements belong to the connection their message came over: after a reconnect the broker sends the
   unacknowledged ones again, and old packet ids mean other messages. `Delivery.epoch` tells them apart;
 * a slow broker makes outgoing packets pile up: beyond `MAX_UNSENT` scores are dropped and counted;
-* what is read ahead is bounded: a turn takes at most `MAX_INBOX` messages, the rest waits in the socket and
-  then at the broker. Pings go on all the while.
+* what is read ahead is bounded: a turn takes `MAX_INBOX` messages and what one more receive call brings, the
+  rest waits in the socket and then at the broker. Pings go on all the while.
 
 Pauses between attempts: `reconnect_min` to twice that, at random, for the first `PATIENT_S` seconds; then
 growing to `reconnect_max`. A connection that holds for less than `STABLE_S` does not count as one: two
@@ -34,11 +34,13 @@ import random
 import select
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -51,15 +53,23 @@ from edge_rnn.errors import CredentialsError
 from edge_rnn.files.config_types import MqttConfig
 from edge_rnn.service import tls
 from edge_rnn.service.clock import Arrival, Clock
+from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.logs import Log
+from edge_rnn.service.mqtt_batch import BatchClient, probe
+
+__all__ = ["Connection", "Delivery", "LinkCounters", "new_client", "pause"]
 
 MAX_INBOX = 1000
 MAX_UNSENT = 2000
+MAX_UNSENT_BYTES = 1 << 20
 MAX_IN_FLIGHT = 20
 PATIENT_S = 180.0
 STABLE_S = 10.0
 QUICK_S = 30.0
 QUICK_LOSSES = 3
+_HEADS = 65_536
+# The first two bytes of an acknowledgement: its kind, and that a packet's number follows.
+_PUBACK = 0x4002
 _CONNACK_S = 10.0
 _CONNECT_S = 5.0
 _OTHER_CLIENT = "another client with the id "
@@ -71,21 +81,12 @@ _TAKEN_OVER = 142
 _UNSUPPORTED_VERSION = 132
 
 
-class Delivery(NamedTuple):
-    """One message from the broker; `mid` and `epoch` are for `Connection.ack` (QoS 1 only)."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retained: bool
-    arrival_ns: int
-    mid: int
-    epoch: int
-
-
 @dataclass(slots=True)
 class LinkCounters:
-    """What happened on the connection since the start."""
+    """What happened on the connection since the start.
+
+    bad_topics: messages whose topic is no UTF-8; oversized: too large to be kept; dropped: publications.
+    """
 
     connects: int = 0
     disconnects: int = 0
@@ -93,6 +94,7 @@ class LinkCounters:
     received: int = 0
     received_bytes: int = 0
     bad_topics: int = 0
+    oversized: int = 0
     published: int = 0
     dropped: int = 0
     refused: int = 0
@@ -123,13 +125,18 @@ class _Attempt:
 
 
 def new_client(config: MqttConfig) -> paho.Client:
-    """A paho client for `[mqtt]`, with its session kept by the broker and acknowledgements left to us."""
+    """A client for `[mqtt]`, with its session kept by the broker and acknowledgements left to us.
+
+    It reads and writes in batches if the configuration does not forbid it and paho's insides are as expected.
+    """
     five = config.protocol == "5"
-    client = paho.Client(
+    version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
+    batches = config.reader == "auto" and not probe(version)
+    client = (BatchClient if batches else paho.Client)(
         CallbackAPIVersion.VERSION2,
         client_id=config.client_id,
         clean_session=None if five else False,
-        protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+        protocol=version,
         reconnect_on_failure=False,
         manual_ack=True,
     )
@@ -212,6 +219,18 @@ class Connection:
         self._quick_losses = 0
         self._complaints: set[str] = set()
         self._client = make_client(config)
+        self._batches = isinstance(self._client, BatchClient)
+        self.reader = "batch" if self._batches else "paho"
+        """What reads the socket: packets in batches, or paho as it comes."""
+        self._heads: dict[str, bytes] = {}
+        self._bad_by_paho = 0
+        if self._batches:
+            self._client.arrival = arrival
+            self._client.max_payload = config.max_payload
+            self._client.batched = self._on_batch
+        elif config.reader == "auto" and make_client is new_client:
+            version = MQTTProtocolVersion.MQTTv5 if config.protocol == "5" else MQTTProtocolVersion.MQTTv311
+            self._log.warning("mqtt", f"packets are read one by one, which is slower: {probe(version)}")
         self._client.will_set(will[0], will[1], qos=1, retain=True)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.settimeout(0)
@@ -258,6 +277,8 @@ class Connection:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Send once (QoS 0); False, and counted, if there is no connection or too much is waiting for it."""
+        if self._batches:
+            return self.publish_batch([(topic, payload)], retain=retain) == 1
         if not self.connected or self._unsent >= MAX_UNSENT:
             self.counters.dropped += 1
             return False
@@ -268,6 +289,41 @@ class Connection:
             return False
         self.counters.published += 1
         return True
+
+    def publish_batch(self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False) -> int:
+        """`publish` for many, in one write; how many of them."""
+        if not self._batches:
+            return sum(self.publish(topic, payload, retain=retain) for topic, payload in messages)
+        client = self._client
+        if not self.connected or client.unsent() > MAX_UNSENT_BYTES:
+            self.counters.dropped += len(messages)
+            return 0
+        heads, first = self._heads, 0x31 if retain else 0x30
+        parts: list[bytes] = []
+        for topic, payload in messages:
+            head = heads.get(topic) or self._head(topic)
+            size = len(head) + len(payload)
+            if size < 128:
+                parts += (bytes((first, size)), head, payload)
+            elif size < 16384:
+                parts += (bytes((first, size & 127 | 128, size >> 7)), head, payload)
+            else:
+                parts += (bytes((first,)), _length(size), head, payload)
+        rc = self._use("publish", lambda: client.write_batch(b"".join(parts)))
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.counters.dropped += len(messages)
+            return 0
+        self.counters.published += len(messages)
+        return len(messages)
+
+    def _head(self, topic: str) -> bytes:
+        """A PUBLISH packet's topic (and, in MQTT 5, its properties: none)."""
+        raw = topic.encode()
+        head = len(raw).to_bytes(2, "big") + raw + (b"\0" if self._config.protocol == "5" else b"")
+        if len(self._heads) >= _HEADS:
+            self._heads.clear()
+        self._heads[topic] = head
+        return head
 
     def window(self) -> int:
         """How many more `publish_sure` may be in flight now."""
@@ -291,6 +347,14 @@ class Connection:
 
     def ack(self, messages: list[Delivery]) -> None:
         """Acknowledge messages, in their order; those of an earlier connection are skipped."""
+        if self._batches:
+            mids = [m.mid for m in messages if m.qos and m.epoch == self.epoch]
+            if mids and self.connected:
+                words = [_PUBACK] * (2 * len(mids))
+                words[1::2] = mids
+                data = struct.pack(f">{len(words)}H", *words)
+                self._use("ack", lambda: self._client.write_batch(data))
+            return
         for message in messages:
             if message.qos and message.epoch == self.epoch and self.connected:
                 self._use("ack", partial(self._client.ack, message.mid, 1))
@@ -473,6 +537,15 @@ class Connection:
 
         return call
 
+    def _on_batch(self, messages: list[Delivery]) -> None:
+        self._events += 1
+        self._inbox += messages
+        counters = self.counters
+        counters.received += len(messages)
+        counters.received_bytes += sum(map(len, map(itemgetter(1), messages)))
+        counters.oversized = self._client.oversized
+        counters.bad_topics = self._client.bad_topics + self._bad_by_paho
+
     def _on_socket_open(self, stream: socket.socket) -> None:
         # Nagle's algorithm would hold a small packet back until the last one is acknowledged: up to 40 ms.
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -482,6 +555,8 @@ class Connection:
             self._refused(reason)
             return
         self.epoch += 1
+        if self._batches:
+            self._client.epoch = self.epoch
         self.connected = True
         self.session_present = bool(flags.session_present)
         self._up_since = self._clock.monotonic()
@@ -550,12 +625,13 @@ class Connection:
             topic = message.topic
         except UnicodeDecodeError:
             # Acknowledged, or the broker would wait for it for ever; a route cannot match it.
+            self._bad_by_paho += 1
             self.counters.bad_topics += 1
             topic = ""
         self._inbox.append(
             Delivery(
                 topic, bytes(message.payload), message.qos, message.retain, self._arrival.next_ns(),
-                message.mid, self.epoch,
+                message.mid, self.epoch, message.dup,
             )
         )  # fmt: skip
 
@@ -570,6 +646,16 @@ class Connection:
             text = f"broker {self._where} refuses an event: {reason}; check its access rules"
             self._log.limited("error", "mqtt", f"publish {reason}", text)
         self._delivered.append(key)
+
+
+def _length(size: int) -> bytes:
+    """A packet's length as MQTT writes it: seven bits a byte, lowest first."""
+    found = bytearray()
+    while size > 127:
+        found.append(size & 127 | 128)
+        size >>= 7
+    found.append(size)
+    return bytes(found)
 
 
 def _explain(error: Exception, *, tls: bool) -> str:

@@ -99,7 +99,7 @@ def test_fuzz_hostile_bytes_from_the_broker_never_end_the_loop(protocol) -> None
 def test_an_exception_in_a_callback_is_counted_logged_and_survived(broker, monkeypatch) -> None:
     """F4c: under paho's own thread the first one would end everything, unseen."""
     out = io.StringIO()
-    link = make(broker.port, "a", out=out)
+    link = make(broker.port, "a", out=out, reader="paho")
     run(link, lambda _: link.subscribed)
     arrival = link._arrival
 
