@@ -52,6 +52,7 @@ example:
         metavar="DATA.csv",
         help="with w8a16: normal data that ranges and rounding are fitted to; default: what the model knows",
     )
+    parser.add_argument("--library", metavar="DIR", help="run the code that edge-rnn build wrote there")
     parser.add_argument("--plot", metavar="FILE", help="draw to FILE.png or FILE.html")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--events", action="store_true", help="print every event as well")
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     table = read_table(args.data, args.time, columns, args.labels, args.delimiter, min_rows=1, strict=False)
     if args.calibrate is not None and args.backend != "w8a16":
         raise DataError("--calibrate: is for --backend w8a16 only; leave it out or choose that backend")
+    if args.library is not None and args.backend == "w8a16":
+        raise DataError("--library: holds no integer network; leave it out with --backend w8a16")
     report = None
     if args.backend == "w8a16":
         quantized = prepared(model, args.calibrate, columns, args.time)
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         report = compare(model, quantized, exact, result)
     else:
         with _progress(len(table)) as advance:
-            result = replay(model, table, advance)
+            result = replay(model, table, advance, library=args.library)
     judgement = None if table.labels is None else judge(result.alarm, table.labels)
     if plot is not None:
         from edge_rnn.commands.replay_plot import draw

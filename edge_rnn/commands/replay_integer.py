@@ -14,7 +14,6 @@ import numpy as np
 from edge_rnn.commands.replay_run import Replay
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
-from edge_rnn.detect.integer import quantize_on
 from edge_rnn.files.readings import read_table
 
 BACKENDS = ("float", "w8a16")
@@ -59,6 +58,8 @@ def prepared(model: Model, calibrate: str | None, columns: list[str], time: str 
     Raises:
         DataError: the file cannot be used. ExportError: the model has no integer form.
     """
+    from edge_rnn.detect.integer import quantize_on
+
     if calibrate is None:
         return quantize_on(model, None)
     return quantize_on(model, read_table(calibrate, time, columns, min_rows=1, strict=False).values)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
 from edge_rnn.detect.verdict import STATUSES, Verdict
@@ -86,18 +87,20 @@ def replay(
     table: Table,
     progress: Callable[[int], None] = lambda _: None,
     quantized: Quantized | None = None,
+    library: LibraryLike | None = None,
 ) -> Replay:
     """Run `table`, whose channels are the model's inputs in order, through an engine.
 
     Args:
         progress: called with the number of rows done.
         quantized: the model's network in integers, judged in its place.
+        library: see `DetectorTable`.
 
     Raises:
         ModelFileError: the model has no detector section.
     """
     rows, channels = table.values.shape
-    engine = Engine([Group(STREAM, model, quantized=quantized)])
+    engine = Engine([Group(STREAM, model, quantized=quantized, library=library)])
     result = Replay(
         table=table,
         score=np.full(rows, np.nan),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from edge_rnn.files.config_types import (
     PAYLOAD_FORMATS,
     TIME_UNITS,
     ChannelConfig,
+    LibraryUnfit,
     PayloadFormat,
     StreamConfig,
     TimeConfig,
@@ -115,6 +116,8 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         gap_ns=table.duration("gap", None),
         max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
         retained=table.boolean("retained", default=preset.retained),
+        library=_library(table, base),
+        library_unfit=table.choice("library_unfit", "compile", get_args(LibraryUnfit)),
     )
     if table.problems.clean(table.at("on")):
         if mode == "every" and not table.has("every"):
@@ -236,6 +239,13 @@ def unique_names(streams: Sequence[StreamParts], problems: Problems) -> None:
         if stream.name and seen.setdefault(stream.name, stream.path) != stream.path:
             text = f'expected another name than {seen[stream.name]}, got "{stream.name}"'
             problems.note(f"{stream.path}.name", text)
+
+
+def _library(table: Table, base: Path) -> Path | None:
+    text = table.text("library", None, what="the directory that edge-rnn build wrote")
+    if text is None and table.has("library_unfit"):
+        table.note("library_unfit", "expected only beside `library`; remove it, or name the library")
+    return None if text is None else base / text
 
 
 def _model(table: Table, base: Path) -> Path:

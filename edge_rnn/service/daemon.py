@@ -121,6 +121,7 @@ class Daemon:
             self._pipeline = build(self._config, self._arrival.next_ns())
             loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
             self._say_notes()
+            self._say_how_built(self._pipeline)
             self._link = self._connect(self._pipeline, subscribed)
             self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
             self._started = self._heard = self._online = self._turned = self._clock.monotonic()
@@ -284,6 +285,10 @@ class Daemon:
         for note in self._store.take_notes():
             self._log.warning("store", note)
 
+    def _say_how_built(self, pipeline: Pipeline) -> None:
+        for note in pipeline.notes:
+            self._log.warning("library", note)
+
     def _finish(self) -> None:
         """What was read is fed already: commit and acknowledge it, and give events a moment to arrive."""
         self._notifier.stopping()
@@ -429,6 +434,7 @@ class Daemon:
 
     def _swap(self, fresh: Pipeline) -> None:
         old = self._pipeline
+        self._say_how_built(fresh)
         loaded, cold = fresh.load_states(old.engine.states(), self._log)
         for stream in cold:
             old.engine.forget(stream)

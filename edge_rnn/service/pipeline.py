@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.library import Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
-from edge_rnn.errors import ConfigError, ModelFileError, SnapshotError
+from edge_rnn.detect.plan import plan_of
+from edge_rnn.errors import ConfigError, LibraryError, ModelFileError, SnapshotError
 from edge_rnn.files.config import NO_DETECTOR, channel_order
 from edge_rnn.files.config_types import Config, StreamConfig
 from edge_rnn.files.load import load
@@ -44,7 +46,10 @@ class ModelInfo:
 
 @dataclass(slots=True)
 class Pipeline:
-    """One configuration at work; `filters` are the subscriptions and whether retained messages count."""
+    """One configuration at work; `filters` are the subscriptions and whether retained messages count.
+
+    `notes`: what a person should know about how it was built, one line each.
+    """
 
     config: Config
     engine: Engine
@@ -54,6 +59,7 @@ class Pipeline:
     filters: dict[str, bool]
     models: dict[str, ModelInfo]
     outputs: Outputs
+    notes: tuple[str, ...] = ()
 
     def take(self, delivery: Delivery, counters: DaemonCounters, log: Log) -> list[Message]:
         """The values in one message, for the engine; what is not acceptable is counted and said."""
@@ -101,7 +107,9 @@ def build(config: Config, now_ns: int) -> Pipeline:
     Raises:
         ConfigError: the configuration does not fit its models.
         ModelFileError: a model cannot be used.
+        LibraryError: a library does not fit, and the configuration says to refuse it.
     """
+    notes: list[str] = []
     problems: list[str] = []
     groups: list[Group] = []
     templates: dict[str, list[Template]] = {}
@@ -109,10 +117,12 @@ def build(config: Config, now_ns: int) -> Pipeline:
     models: dict[str, ModelInfo] = {}
     for stream in config.streams:
         model = _model(stream)
+        library = _library(stream, model, notes)
+        _replay_self_test(stream, model, library)
         inputs = tuple(i.name for i in model.inputs)
         try:
             order = channel_order(stream, inputs)
-            groups.append(_group(stream, model, order))
+            groups.append(_group(stream, model, order, library))
             templates[stream.name], decoders[stream.name] = _sources(stream, order, config.mqtt.max_payload)
         except ConfigError as error:
             problems.append(str(error))
@@ -137,6 +147,7 @@ def build(config: Config, now_ns: int) -> Pipeline:
         outputs=Outputs(
             config.output.base, config.output.score_every_ns, {n: m.inputs for n, m in models.items()}
         ),
+        notes=tuple(notes),
     )
 
 
@@ -144,11 +155,31 @@ def _model(stream: StreamConfig) -> Model:
     model = load(stream.model)
     if model.detector is None:
         raise ModelFileError(f"{stream.model}: stream {stream.name!r}: {NO_DETECTOR}")
-    check_self_test(model, Stepper(model).run, f"{stream.model}: on this machine's kernels")
     return model
 
 
-def _group(stream: StreamConfig, model: Model, order: tuple[int, ...]) -> Group:
+def _library(stream: StreamConfig, model: Model, notes: list[str]) -> Library | None:
+    """The stream's library if there is one that fits; a note where another way is gone."""
+    if stream.library is None:
+        return None
+    try:
+        library = Library(stream.library)
+        library.check(model)
+        library.check_detector(plan_of(model).layout_digest)
+    except LibraryError as error:
+        if stream.library_unfit == "refuse":
+            raise LibraryError(f'stream "{stream.name}": {error}') from None
+        notes.append(f'stream "{stream.name}": compiling instead: {error}')
+        return None
+    return library
+
+
+def _replay_self_test(stream: StreamConfig, model: Model, library: Library | None) -> None:
+    where = "on this machine's kernels" if library is None else f"in library {stream.library}"
+    check_self_test(model, Stepper(model, library=library).run, f"{stream.model}: {where}")
+
+
+def _group(stream: StreamConfig, model: Model, order: tuple[int, ...], library: Library | None) -> Group:
     ages = [0] * len(order)
     for channel, index in zip(stream.channels, order, strict=True):
         ages[index] = channel.max_age_ns or 0
@@ -165,6 +196,7 @@ def _group(stream: StreamConfig, model: Model, order: tuple[int, ...]) -> Group:
         max_streams=stream.max_streams,
         silent_after_ns=stream.silent_after_ns,
         gap_ns=stream.gap_ns,
+        library=library,
     )
 
 

@@ -23,11 +23,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Model
 from edge_rnn.detect import guard
-from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, Fault, Verdict
+from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Verdict
 from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.stream.assemble import ACTIVE_AT, EMITTED, NEVER, NEWEST, QUIET, TIME_LIMIT, USED, Assembly
 from edge_rnn.stream.events import OPEN, STEP
@@ -54,6 +55,7 @@ class Group:
     rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
         this much event time.
     quantized: the model's network in integers, to be judged in its place; such streams have no snapshots.
+    library: where the compiled functions come from, see `DetectorTable`; None compiles them here.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Group:
     rise: float = 1.5
     update_ns: int = 10 * 10**9
     quantized: Quantized | None = None
+    library: LibraryLike | None = None
 
     def __post_init__(self) -> None:
         if not self.name or set("/+#\0") & set(self.name):
@@ -129,6 +132,7 @@ class Engine:
                 g.update_ns,
                 numeric,
                 g.quantized,
+                g.library,
             )
             for g in groups
         }
@@ -339,9 +343,11 @@ def _judged(table: StreamTable) -> list[tuple[int, Verdict]]:
     columns = (
         rows, out["time_ns"].tolist(), out["step"].tolist(), out["status"].tolist(), out["alarm"].tolist(),
         out["score"].tolist(), out["threshold"].tolist(), out["share"], out["residual"], out["expected"],
-        faulty.tolist(), out["fault"], out["accepted"].tolist(),
+        faulty.tolist(), out["fault"], out["accepted"].tolist(), out["probability"].tolist(), out["band"],
+        out["scorer"].tolist(), out["severity"].tolist(), out["timing"].tolist(),
     )  # fmt: skip
     ids = table.ids
+    scorers = (*table.detector.plan.scorer_names, *("",) * 256)  # 255: none
     # The arrays of a verdict are views of this batch's records, which nothing writes to again.
     return [
         (
@@ -359,11 +365,16 @@ def _judged(table: StreamTable) -> list[tuple[int, Verdict]]:
                 expected=expected,
                 faults=_faults(fault) if is_faulty else (),
                 accepted=accepted == 1,
+                probability=probability,
+                band=band,
+                scorer=scorers[scorer],
+                severity=severity,
+                timing=TIMINGS[timing],
             ),
         )
         for (
             row, time_ns, step, status, alarm, score, threshold, share, residual, expected, is_faulty, fault,
-            accepted,
+            accepted, probability, band, scorer, severity, timing,
         ) in zip(*columns, strict=True)
     ]  # fmt: skip
 
@@ -387,5 +398,6 @@ def _silence(table: StreamTable, row: int, time_ns: int, quiet: NDArray[np.intp]
         share=nothing,
         residual=nothing,
         expected=nothing,
+        band=nothing,
         faults=tuple(Fault(int(c), "silent") for c in quiet),
     )

@@ -30,6 +30,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Model
@@ -63,6 +64,7 @@ class StreamTable:
         rise, update_ns: see `events.Tracker`.
         numeric: see `DetectorTable`.
         quantized: the network in integers, in place of the model's own.
+        library: see `DetectorTable`.
 
     Attributes:
         rows: row of each stream id; ids: its inverse; detector, assembler, tracker: the three tables;
@@ -79,11 +81,13 @@ class StreamTable:
         update_ns: int,
         numeric: Numeric = "auto",
         quantized: Quantized | None = None,
+        library: LibraryLike | None = None,
     ) -> None:
         names = [i.name for i in model.inputs]
         capacity = min(max_streams, _FIRST_ROWS)
         self._numeric: Numeric = numeric
         self._quantized = quantized
+        self._library = library
         self.model = model
         self.names = names
         self.max_streams = max_streams
@@ -107,7 +111,7 @@ class StreamTable:
             from edge_rnn.detect.integer import IntegerDetectorTable
 
             return IntegerDetectorTable(self.model, self._quantized, capacity)
-        return DetectorTable(self.model, capacity, self._numeric)
+        return DetectorTable(self.model, capacity, self._numeric, self._library)
 
     def is_full(self) -> bool:
         """Whether a new stream needs another one to go."""
