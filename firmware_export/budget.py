@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
 from edge_rnn.errors import ExportError
 from firmware_export import toolchain
@@ -102,13 +103,15 @@ def budget(
     *,
     measure: bool,
     clock_hz: float | None,
+    quantized: Quantized | None = None,
 ) -> Budget:
     """The budget of an export; with `measure` its code is compiled and, on an emulated core, run."""
     ram = source.state_bytes + source.verdict_bytes
     constants = source.weight_bytes + source.table_bytes
     empty = Cost()
     result = Budget(
-        target.name, "f32", model.macs, source.weight_bytes, source.table_bytes, None, constants,
+        target.name, "f32" if quantized is None else "w8a16", model.macs, source.weight_bytes,
+        source.table_bytes, None, constants,
         source.state_bytes, source.verdict_bytes, ram, empty, None if model.detector is None else empty,
         clock_hz=clock_hz,
     )  # fmt: skip
@@ -120,10 +123,11 @@ def budget(
     with tempfile.TemporaryDirectory(prefix="firmware-export-") as place:
         folder = Path(place)
         bare = replace(model, detector=None)
-        step = _measured(folder / "step", bare, name, target, golden, detect=False)
+        only = None if quantized is None else replace(quantized, model=bare)
+        step = _measured(folder / "step", bare, name, target, golden, only, detect=False)
         detect, code = None, step[1]
         if model.detector is not None:
-            detect, code = _measured(folder / "detect", model, name, target, golden, detect=True)
+            detect, code = _measured(folder / "detect", model, name, target, golden, quantized, detect=True)
     timed = [_timed(c, target, clock_hz) if c else None for c in (step[0], detect)]
     counted = target.script and toolchain.missing(target) is None
     note = "" if counted else f"instructions are not counted on {target.name}"
@@ -159,11 +163,18 @@ def _timed(cost: Cost, target: Target, clock_hz: float | None) -> Cost:
 
 
 def _measured(
-    folder: Path, model: Model, name: str, target: Target, golden: Golden, *, detect: bool
+    folder: Path,
+    model: Model,
+    name: str,
+    target: Target,
+    golden: Golden,
+    quantized: Quantized | None,
+    *,
+    detect: bool,
 ) -> tuple[Cost, int]:
     """The cost of a call, and the bytes of all code of the file."""
     folder.mkdir()
-    source = generate(model, name, target.fused)
+    source = generate(model, name, target.fused, quantized=quantized, packing=target.packing)
     (folder / f"{name}.h").write_text(source.header, "utf-8")
     (folder / f"{name}.c").write_text(source.code, "utf-8")
     extra = ("-ffunction-sections", "-fcallgraph-info=su")
@@ -172,7 +183,8 @@ def _measured(
     if target.script and toolchain.missing(target) is None:
         toolchain.build(folder, name, model, target, program, level=LEVEL, detect=detect, extra=extra)
         samples = golden.detect_samples() if detect else toolchain.step_samples(golden.xs)
-        instructions = toolchain.run(program, model, target, samples, detect=detect, count=True).instructions
+        ran = toolchain.run(program, model, target, samples, detect=detect, count=True, quantized=quantized)
+        instructions = ran.instructions
     else:
         toolchain.compile_only(folder, name, target, program.with_suffix(".o"), level=LEVEL, extra=extra)
     sizes = _sections(target, program.with_suffix(".o"))

@@ -5,19 +5,18 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.core.model import Model
-from edge_rnn.core.stepper import Stepper
-from edge_rnn.detect.detector import Detector
 from edge_rnn.detect.verdict import STATUSES
 from edge_rnn.errors import DataError, ExportError
 from edge_rnn.files.readings import read_table
 from firmware_export import toolchain
 from firmware_export.exporting import Export
+from firmware_export.golden import detector, runtime
+from firmware_export.recorded import exported, held
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +60,30 @@ def check(model: Model, made: Export, data: str | Path) -> Checked:
     if absent is not None:
         raise ExportError(f"check: needs {absent}, which is not installed; the export itself is written")
     sources = made.folder / "src" if (made.folder / "src").is_dir() else made.folder
-    numeric: Literal["F", "U"] = "F" if made.target.fused else "U"
+    fused, quantized = made.target.fused, made.quantized
     detect = model.detector is not None
     with tempfile.TemporaryDirectory(prefix="firmware-export-") as place:
         program = Path(place) / "program"
         toolchain.build(sources, made.name, model, made.target, program, detect=detect)
         if detect:
             samples = toolchain.detect_samples(times, xs, present)
-            answers = toolchain.run(program, model, made.target, samples, detect=True).answers
-            expected = Detector(model, numeric=numeric).run(times, xs, present)
-            wrong, words = different(answers, expected)
+            ran = toolchain.run(program, model, made.target, samples, detect=True, quantized=quantized)
+            said = detector(model, quantized, fused=fused).run(times, xs, present)
+            expected = exported(said, model.input_size)
+            wrong, words = different(ran.answers, expected)
             anomaly = expected["status"] == STATUSES.index("anomaly")
             alarms = int((np.diff(anomaly.astype(int), prepend=0) == 1).sum())
         else:
             x = (
                 (xs - (model.scaler.mean if model.scaler else 0)) / (model.scaler.std if model.scaler else 1)
             ).astype(np.float32)
-            answers = toolchain.run(
-                program, model, made.target, toolchain.step_samples(x), detect=False
-            ).answers
-            y = Stepper(model, numeric=numeric).run(x)
-            wrong, words, alarms = int((answers.view("u4") != y.view("u4")).sum()), y.size, 0
+            inputs = toolchain.step_samples(x)
+            ran = toolchain.run(program, model, made.target, inputs, detect=False, quantized=quantized)
+            y = runtime(model, quantized, fused=fused).run(x)
+            wrong, words, alarms = int((ran.answers.view("u4") != y.view("u4")).sum()), y.size, 0
     return Checked(
         len(times), words, wrong, alarms, f"{made.target.title}{' (emulated)' if made.target.machine else ''}"
     )
-
-
-def held(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Readings with each missing one replaced by the last of its channel, and 1 new, 2 held, 0 none yet."""
-    missing = np.isnan(values)
-    last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))[:, None]), axis=0)
-    filled = np.where(last < 0, np.nan, np.take_along_axis(values, np.maximum(last, 0), axis=0))
-    present = np.where(~missing, 1, np.where(last < 0, 0, 2)).astype(np.uint8)
-    present[missing.all(axis=1)] = 0
-    return filled, present
 
 
 def different(answers: NDArray[np.generic], expected: NDArray[np.void]) -> tuple[int, int]:

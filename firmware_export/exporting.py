@@ -10,23 +10,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edge_rnn import __version__
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
+from edge_rnn.detect.integer import quantize_on
 from edge_rnn.detect.plan import plan_of
 from edge_rnn.detect.thresholds import export_obstacles
-from edge_rnn.errors import ExportError
+from edge_rnn.errors import DataError, ExportError
 from edge_rnn.files.model_file import save
+from edge_rnn.files.readings import read_table
+from firmware_export import accuracy
 from firmware_export import budget as budgets
 from firmware_export.golden import golden
 from firmware_export.layouts import LAYOUTS, arrange
+from firmware_export.recorded import held
 from firmware_export.rest import rest_from
 from firmware_export.selftest import selftest
 from firmware_export.source import generate
 from firmware_export.state import LARGEST_COUNT, to_device
 from firmware_export.targets import Target, target_named
 
-TYPES = ("f32",)
+TYPES = ("f32", "w8a16")
 _RECORD = "export.json"
 _MOST_CHANNELS = 64
 _TAKEN = frozenset(
@@ -40,7 +47,9 @@ _TAKEN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written: folder, its files (relative), the C name, the budget."""
+    """What was written: folder, its files (relative), the C name, the budget.
+
+    quantized, errors: in w8a16 the integers it was made of, and what they cost in accuracy."""
 
     folder: Path
     files: tuple[str, ...]
@@ -48,6 +57,8 @@ class Export:
     target: Target
     layout: str
     budget: budgets.Budget
+    quantized: Quantized | None = None
+    errors: accuracy.IntegerErrors | None = None
 
 
 def export(
@@ -64,13 +75,14 @@ def export(
     ram: int | None = None,
     clock_hz: float | None = None,
     measure: bool = True,
+    calibrate: str | Path | None = None,
 ) -> Export:
     """Write `model` as C99 into the directory `out`.
 
     Args:
         out: a directory that does not exist, is empty, or holds an earlier export, which is replaced.
         name: prefix of all C names and files; default: the model's name.
-        type: number format, "f32".
+        type: number format, "f32" or "w8a16" (int8 weights, int16 activations).
         target: a core, see `firmware_export.TARGETS`.
         layout: "c" (Makefile), "cmake", "arduino" (library) or "zephyr" (module).
         rest: recorded normal data; the model starts from where it settles on its median. The model so made
@@ -80,15 +92,18 @@ def export(
         clock_hz: processor clock, for an estimate of time.
         measure: compile (and run, on an emulated core) to measure code, stack and instructions, where the
             programs for that are installed.
+        calibrate: for w8a16, recorded normal data to take ranges from and to measure errors on; None: the
+            ranges in the model file, and noise.
 
     Raises:
         ExportError: what was asked for cannot be done; nothing is written.
-        DataError: `rest` cannot be used. SnapshotError: `initial` is not of this model.
+        DataError: `rest` or `calibrate` cannot be used. SnapshotError: `initial` is not of this model.
     """
     core = target_named(target)
     if type not in TYPES:
-        later = "w8a16 (integers) is not there yet; " if type == "w8a16" else ""
-        raise ExportError(f"type: {later}expected one of {', '.join(TYPES)}, got {type!r}")
+        raise ExportError(f"type: expected one of {', '.join(TYPES)}, got {type!r}")
+    if calibrate is not None and type != "w8a16":
+        raise ExportError("calibrate: only integers have ranges; leave it out, or take type w8a16")
     if layout not in LAYOUTS:
         raise ExportError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     for what, value in (("flash", flash), ("ram", ram), ("clock", clock_hz)):
@@ -100,25 +115,47 @@ def export(
     _check_folder(folder)
     if rest is not None:
         model = rest_from(model, rest)
-    start = None if initial is None else to_device(model, initial)
-    recorded = golden(model, fused=core.fused)
-    plain = generate(model, prefix, core.fused, start)
-    found = budgets.budget(model, prefix, core, plain, recorded, measure=measure, clock_hz=clock_hz)
+    quantized, errors = _integers(model, calibrate) if type == "w8a16" else (None, None)
+    start = None if initial is None else to_device(model, initial, quantized=quantized)
+    recorded = golden(model, fused=core.fused, quantized=quantized)
+    plain = generate(model, prefix, core.fused, start, quantized=quantized, packing=core.packing)
+    found = budgets.budget(
+        model, prefix, core, plain, recorded, measure=measure, clock_hz=clock_hz, quantized=quantized
+    )
     budgets.check(found, flash, ram)
-    notes = " *\n * Budget on " + core.title + ":\n" + "".join(f" *   {line}\n" for line in found.lines())
-    source = generate(model, prefix, core.fused, start, notes)
+    lines = [*found.lines(), *(errors.lines() if errors else ())]
+    notes = " *\n * Budget on " + core.title + ":\n" + "".join(f" *   {line}\n" for line in lines)
+    source = generate(model, prefix, core.fused, start, notes, quantized=quantized, packing=core.packing)
     code = {f"{prefix}.h": source.header, f"{prefix}.c": source.code, **selftest(model, prefix, recorded)}
     files = arrange(layout, model, prefix, core, code)
     facts = {
         "edge_rnn": __version__, "model": model.name, "weights": weights_digest(model), "name": prefix,
-        "type": type, "target": core.name, "class": "F" if core.fused else "U", "layout": layout,
+        "type": type, "target": core.name, "layout": layout,
+        "class": None if quantized else "F" if core.fused else "U",
+        "integers": None if quantized is None else quantized.digest,
+        "errors": None if errors is None else errors.as_json(),
         "detector": None if model.detector is None else plan_of(model).detector_digest,
         "inputs": [{"name": i.name, "unit": i.unit} for i in model.inputs],
     }  # fmt: skip
     files[_RECORD] = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     files["budget.json"] = json.dumps(found.as_json(), indent=2) + "\n"
     written = _write(folder, files, {f"{prefix}.safetensors": model} if rest is not None else {})
-    return Export(folder, written, prefix, core, layout, found)
+    return Export(folder, written, prefix, core, layout, found, quantized, errors)
+
+
+def _integers(model: Model, calibrate: str | Path | None) -> tuple[Quantized, accuracy.IntegerErrors]:
+    """The model in w8a16 and what that costs, on recorded data or on noise."""
+    if calibrate is None:
+        quantized = quantize_on(model, None)
+        return quantized, accuracy.measure(model, quantized, *accuracy.noise(model), "noise")
+    table = read_table(calibrate, channels=[i.name for i in model.inputs], min_rows=1)
+    for k, one in enumerate(model.inputs):
+        if not np.isfinite(table.values[:, k]).any():
+            raise DataError(f"{calibrate}: channel {one.name!r} has no finite value, so it has no range")
+    quantized = quantize_on(model, table.values)
+    xs, present = held(table.values)
+    errors = accuracy.measure(model, quantized, table.times_ns, xs, present, "the calibration data")
+    return quantized, errors
 
 
 def c_name(text: str, *, given: bool = True) -> str:

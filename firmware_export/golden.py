@@ -8,15 +8,18 @@ a missing channel, a held reading, a pause, a value that stands still.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.integer_step import IntegerStepper
+from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
 from edge_rnn.detect.detector import Detector
+from edge_rnn.detect.integer import IntegerDetector
 from firmware_export import toolchain
+from firmware_export.recorded import exported
 
 _STEPS, _SAMPLES = 16, 32
 
@@ -38,16 +41,29 @@ class Golden:
         return toolchain.detect_samples(self.times_ns, self.readings, self.present)
 
 
-def golden(model: Model, *, fused: bool) -> Golden:
-    """What the runtime answers in class F (fused) or U."""
+def runtime(model: Model, quantized: Quantized | None, *, fused: bool) -> Stepper | IntegerStepper:
+    """The network in Python that the export has the bits of."""
+    if quantized is not None:
+        return IntegerStepper(quantized)
+    return Stepper(model, numeric="F" if fused else "U")
+
+
+def detector(model: Model, quantized: Quantized | None, *, fused: bool) -> Detector:
+    """The detector in Python that the export has the bits of."""
+    if quantized is not None:
+        return IntegerDetector(quantized)
+    return Detector(model, numeric="F" if fused else "U")
+
+
+def golden(model: Model, *, fused: bool, quantized: Quantized | None = None) -> Golden:
+    """What the runtime answers in class F (fused) or U, or in integers."""
     rng = np.random.default_rng(0)
     c = model.input_size
     xs = rng.normal(size=(_STEPS, c)).astype(np.float32)
     if model.self_test is not None:
         recorded = model.self_test.x[:_STEPS]
         xs[: len(recorded)] = recorded
-    numeric: Literal["F", "U"] = "F" if fused else "U"
-    ys = Stepper(model, numeric=numeric).run(xs)
+    ys = runtime(model, quantized, fused=fused).run(xs)
     mean, std = (0.0, 1.0) if model.scaler is None else (model.scaler.mean, model.scaler.std)
     readings = rng.normal(size=(_SAMPLES, c)) * std + mean
     present = np.ones((_SAMPLES, c), np.uint8)
@@ -61,5 +77,6 @@ def golden(model: Model, *, fused: bool) -> Golden:
         present[_SAMPLES // 3 + 1, 0] = 2
         readings[_SAMPLES // 2 : _SAMPLES // 2 + 4] = readings[_SAMPLES // 2]
         times[-4:] += max(spec.guard.gap_ns, spec.guard.silent_after_ns) + period
-        verdicts = Detector(model, numeric=numeric).run(times, readings, present)
+        said = detector(model, quantized, fused=fused).run(times, readings, present)
+        verdicts = exported(said, c)
     return Golden(xs, ys, times, readings, present, verdicts)

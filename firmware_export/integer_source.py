@@ -1,10 +1,11 @@
 """The network's part of an export in integers (w8a16): constants, and the calls of one step.
 
-The arithmetic is in `runtime/edge_rnn_integer.c`; its formulas, and its integers,
-are those of `edge_rnn.core.integers`. Written here is what depends on the model.
+The arithmetic is in `runtime/edge_rnn_integer.c`; its formulas, and its integers, are those of
+`edge_rnn.core.integers`. Written here is what depends on the model.
 
-**Packings.** Weights lie in the order in which the code reads them: unit by unit, first those of the inputs, then
-those of h, in groups of columns, for each group those of every gate. Rows are filled up with zeros to whole groups.
+**Packings.** Weights lie in the order in which the code reads them: unit by unit, first those of the inputs,
+then those of h, in groups of columns, for each group those of every gate. Rows are filled up with zeros to
+whole groups.
 
     plain    groups of 4
     narrow   the same, for cores that multiply 32 bits at most
@@ -175,7 +176,11 @@ class _Writer:
                 self.lines.append(f"ern_integer_copy(s->h{i}, {old}, {out}, {whole});")
             self.lines.append(f"ern_integer_lstm(&ern_layer{i}, {source}, {old}, s->c{i}, {inner});")
             if units > layer.hidden_size:
-                self.lines += [f"for (k = {layer.hidden_size}; k < {units}; k++) {{", "    inner[k] = 0;", "}"]
+                self.lines += [
+                    f"for (k = {layer.hidden_size}; k < {units}; k++) {{",
+                    "    inner[k] = 0;",
+                    "}",
+                ]
             shift = f"ern_w_r{i}, ern_m_r{i}, {layer.shift_r}"
             self.lines.append(f"ern_integer_projection({shift}, {inner}, {units}, s->h{i}, {out});")
         else:

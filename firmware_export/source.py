@@ -125,7 +125,7 @@ class _NetworkText:
 def _float_network(model: Model, fused: bool) -> _NetworkText:
     stages, scratch, work = _stages(model)
     constants = [pair for stage in stages for pair in stage.constants]
-    features = _features(model, fused)
+    features = _features(model, fused=fused)
     return _NetworkText(
         features,
         select(template("edge_rnn_step.c"), features),
@@ -139,7 +139,7 @@ def _integer_network(model: Model, text: IntegerText) -> _NetworkText:
     """Activations of the head are those of the float template in class U."""
     wanted = text.activations
     features = {
-        **dict.fromkeys(_features(model, False), False),
+        **dict.fromkeys(_features(model, fused=False), False),
         "TANH": bool(wanted),
         "GATE": "sigmoid" in wanted,
         "TANH_ALL": "tanh" in wanted,
@@ -153,7 +153,7 @@ def _integer_network(model: Model, text: IntegerText) -> _NetworkText:
 # ---- the network ---------------------------------------------------------------------------------
 
 
-def _features(model: Model, fused: bool) -> dict[str, bool]:
+def _features(model: Model, *, fused: bool) -> dict[str, bool]:
     cells = {layer.cell for layer in model.layers}
     activations = {linear.activation for linear in model.head}
     gated = bool(cells & {"lstm", "gru"}) or "sigmoid" in activations

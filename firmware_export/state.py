@@ -38,7 +38,16 @@ from firmware_export.integer_source import network_fields
 LARGEST_COUNT = 2**32 - 1
 # Magic, version, 0, digest, sizes of the detector's and two other parts, which follow.
 _STREAM_HEAD = struct.Struct("<4sHH32s3I")
-_WIDTH = {"int64_t": 8, "uint64_t": 8, "double": 8, "float": 4, "uint32_t": 4, "uint8_t": 1, "int32_t": 4, "int16_t": 2}
+_WIDTH = {
+    "int64_t": 8,
+    "uint64_t": 8,
+    "double": 8,
+    "float": 4,
+    "uint32_t": 4,
+    "uint8_t": 1,
+    "int32_t": 4,
+    "int16_t": 2,
+}
 _DTYPE = {
     "int64_t": "<i8", "uint64_t": "<u8", "double": "<f8", "float": "<f4", "uint32_t": "<u4", "uint8_t": "u1",
     "int32_t": "<i4", "int16_t": "<i2",
@@ -234,9 +243,7 @@ def _scorer_parts(model: Model, detect: NDArray[np.float64]) -> list[tuple[str, 
     return found
 
 
-def device_record(
-    model: Model, row: NDArray[Any], quantized: Quantized | None = None
-) -> NDArray[np.void]:
+def device_record(model: Model, row: NDArray[Any], quantized: Quantized | None = None) -> NDArray[np.void]:
     """The device's record (1,) of a detector's record (1,), or without one of a core row (core_size,)."""
     device = np.zeros(1, state_dtype(model, quantized))
     if model.detector is None:
@@ -281,8 +288,8 @@ def to_device(model: Model, snapshot: bytes, *, quantized: Quantized | None = No
     if model.detector is None:
         row, _ = core_snapshot.read_snapshot(snapshot, weights_digest(model), StateLayout(model))
         return device_record(model, row, quantized).tobytes()
-    row = detector_snapshot.load(plan_of(model), _detector_part(snapshot))
-    return device_record(model, row, quantized).tobytes()
+    record = detector_snapshot.load(plan_of(model), _detector_part(snapshot))
+    return device_record(model, record, quantized).tobytes()
 
 
 def _detector_part(snapshot: bytes) -> bytes:

@@ -27,8 +27,8 @@ class Target:
 
     fused: class F. compiler: name of its GCC; flags: for that. machine: how QEMU runs it (empty: directly).
     start: the file of `harness/` it starts and talks with; script: its linker script; memory: of that
-    machine. cycles: assumed least and most cycles per instruction, flash without wait states. packing: the order
-    of int8 weights that it reads fastest."""
+    machine. cycles: assumed least and most cycles per instruction, flash without wait states. packing: the
+    order of int8 weights that it reads fastest."""
 
     name: str
     title: str

@@ -20,14 +20,16 @@ targets: cortex-m0plus, m3, m4f, m7, m33, m55, rv32imc, rv32imafc, aarch64, host
 
   edge-rnn export pump.safetensors -o fw --target m4f
   edge-rnn export pump.safetensors -o fw --target cortex-m0plus --flash 64k --ram 8k
-  edge-rnn export pump.safetensors -o fw --layout arduino --rest normal.csv"""
+  edge-rnn export pump.safetensors -o fw --layout arduino --rest normal.csv
+  edge-rnn export pump.safetensors -o fw --type w8a16 --target cortex-m0plus --calibrate normal.csv"""
     add = parser.add_argument
     add("model", metavar="MODEL", help="the model file")
     add("-o", "--output", required=True, metavar="DIR", help="the directory to write, whole or not at all")
     add("--name", help="prefix of all C names and files (default: the model's name)")
-    add("--type", default="f32", metavar="TYPE", help="number format: f32 (default)")
+    add("--type", default="f32", metavar="TYPE", help="number format: f32 (default), or w8a16 (integers)")
     add("--target", default="m4f", metavar="CORE", help="the core, see below (default: %(default)s)")
     add("--layout", default="c", metavar="LAYOUT", help="c (Makefile), cmake, arduino or zephyr (default: c)")
+    add("--calibrate", metavar="DATA.csv", help="for w8a16: normal data to take ranges from")
     add("--rest", metavar="DATA.csv", help="start from where the model settles on this data's median")
     add("--initial", metavar="FILE", help="start from this snapshot of a Detector or Stepper")
     add("--flash", type=_bytes, metavar="SIZE", help="flash there is, like 64k: refuse what does not fit")
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     made = export(
         model, args.output, name=args.name, type=args.type, target=args.target, layout=args.layout,
         rest=args.rest, initial=initial, flash=args.flash, ram=args.ram, clock_hz=args.clock,
-        measure=not args.no_measure,
+        measure=not args.no_measure, calibrate=args.calibrate,
     )  # fmt: skip
     checked = None
     if args.check is not None:
@@ -86,12 +88,17 @@ def run(args: argparse.Namespace) -> int:
             "name": made.name, "target": made.target.name, "layout": made.layout, "files": made.files,
             "budget": made.budget.as_json(),
         }  # fmt: skip
+        if made.quantized is not None and made.errors is not None:
+            facts |= {"integers": made.quantized.digest, "errors": made.errors.as_json()}
         if checked is not None:
             facts["check"] = checked.as_json()
         json.dump(facts, sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
     else:
-        sys.stdout.write("\n".join([f"{made.name} for {made.target.title}", *made.budget.lines()]) + "\n")
+        lines = [f"{made.name} for {made.target.title}", *made.budget.lines()]
+        if made.quantized is not None and made.errors is not None:
+            lines += [*made.errors.lines(), f"w8a16   constants {made.quantized.digest[:16]}"]
+        sys.stdout.write("\n".join(lines) + "\n")
         if checked is not None:
             sys.stdout.write(f"check   {checked.line()}\n")
         sys.stdout.write(f"written: {printable(str(args.output))} ({len(made.files)} files)\n")

@@ -178,7 +178,7 @@ def test_no_symbol_is_needed_but_the_compilers_own(pump: Model, tmp_path: Path) 
     ("options", "said"),
     [
         ({"target": "z80"}, "target: expected one of cortex-m0plus, m3"),
-        ({"type": "w8a16"}, "type: w8a16 (integers) is not there yet"),
+        ({"calibrate": "normal.csv"}, "calibrate: only integers have ranges"),
         ({"type": "f16"}, "type: expected one of f32"),
         ({"layout": "keil"}, "layout: expected one of c, cmake"),
         ({"name": "2nd"}, "name: expected a C identifier"),
@@ -468,7 +468,7 @@ def test_the_device_says_what_replay_says(pump: Model, tmp_path: Path) -> None:
     from edge_rnn.commands.replay_run import replay
     from edge_rnn.demo.pumps import clean_readings
     from edge_rnn.files.readings import read_table
-    from firmware_export.checking import held
+    from firmware_export.recorded import held
 
     rows = np.array([list(r) for r in clean_readings(600, seed=2)], float)
     rows[250:300, 0] *= 3
