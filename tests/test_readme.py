@@ -215,13 +215,18 @@ def test_training_and_replay_work_as_written(folder: Path, capsys) -> None:
     need.torch()
     for name in ("pump.csv", "other.csv"):
         recording(folder / name, ["vibration", "temperature", "pressure"], 400)
+    other = (folder / "other.csv").read_text().splitlines()
+    labelled = [f"{line},{int(300 <= row < 320)}" for row, line in enumerate(other[1:])]
+    (folder / "other.csv").write_text("\n".join([f"{other[0]},fault", *labelled]) + "\n")
     ran = []
+    judging = ("train", "replay", "evaluate", "calibrate")
     for words in commands():
-        if words[0] in ("train", "replay") and not any("$" in word for word in words):
+        if words[0] in judging and not any("$" in word for word in words):
             quick = ["--epochs", "2"] if words[0] == "train" else []
             assert cli.main([*words, *quick]) == 0, capsys.readouterr().err
             ran.append(words[0])
-    assert ran == ["train", "replay"]
+    assert ran == ["train", "replay", "evaluate", "calibrate"]
+    assert "every event" in (folder / "other.html").read_text().lower()
 
 
 def wrong_inputs(folder: Path) -> dict[str, str]:

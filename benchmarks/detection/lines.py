@@ -54,8 +54,12 @@ def common(recordings: Sequence[Recording], said: Sequence[Said], settings: Sett
         "F1": pooled.f1, "FAR %": 100 * pooled.far, "MAR %": 100 * pooled.mar,
         "in alarm %": 100 * found.share, "events found %": 100 * found.recall,
         "false alarms a day": found.false_per_day, "median delay, rows": found.median_delay_rows,
-        "VUS-PR": float(np.mean(volumes)), "affiliation F1": float(np.mean(near)),
+        "VUS-PR": _mean(volumes), "affiliation F1": _mean(near),
     }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def table(lines: Sequence[Line], measures: Sequence[str]) -> str:

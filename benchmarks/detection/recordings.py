@@ -106,9 +106,12 @@ def smap_msl(folder: Path, columns: str = "telemetry") -> list[Recording]:
     label_file = folder / "labeled_anomalies.csv"
     found: dict[str, Recording] = {}
     if label_file.is_file():
-        train = np.load(folder / "smap_msl_train_f32.npz")
-        test = np.load(folder / "smap_msl_test_f32.npz")
-        for row in csv.DictReader(label_file.open()):
+        with (
+            np.load(folder / "smap_msl_train_f32.npz") as one,
+            np.load(folder / "smap_msl_test_f32.npz") as two,
+        ):
+            train, test = dict(one), dict(two)
+        for row in csv.DictReader(label_file.read_text().splitlines()):
             name = row["chan_id"]
             # One channel stands in the list twice, with the same rows.
             events = [(int(a), int(b) + 1) for a, b in ast.literal_eval(row["anomaly_sequences"])]
