@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_rnn.training.data import TrainingData, seconds
 from edge_rnn.training.trainer import Rows
@@ -25,7 +26,7 @@ NOTICEABLE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """Mean squared errors of forecasts of the next reading on held-back rows, in model space."""
+    """Mean squared errors of forecasts on held-back rows, in model space."""
 
     network: float
     persistence: float
@@ -51,17 +52,29 @@ class Skill:
         )
 
 
-def skill(network: list[np.ndarray[Any, Any]], before: list[Rows], held: list[Rows]) -> Skill:
-    """Compare forecasts (per stretch (T, C), of the held-back rows) with the two simple rules."""
-    mean = np.concatenate([rows.x for rows in before]).mean(0, dtype=np.float64)
+def skill(
+    said: list[NDArray[np.float32]], before: list[Rows], held: list[Rows], ahead: int = 1, place: int = 0
+) -> Skill:
+    """Compare the network's forecasts of the held-back rows with the two simple rules.
+
+    Args:
+        said: per stretch the network's outputs (T, O) at all its rows.
+        before, held: per stretch the rows it was trained on, and those that follow.
+        ahead: steps from a forecast to the row it speaks of; place: which of the network's horizons that is.
+    """
+    c = before[0].known.shape[1]
+    mean = np.concatenate([rows.x[:, :c] for rows in before]).mean(0, dtype=np.float64)
     sums = np.zeros(3)
     count = 0
-    for forecast, lead, rows in zip(network, before, held, strict=True):
-        previous = np.concatenate([lead.x[-1:], rows.x[:-1]])
-        for i, said in enumerate((forecast, previous, mean)):
-            error = np.where(rows.known, rows.x - said, 0.0)
+    for outputs, lead, rows in zip(said, before, held, strict=True):
+        x = np.concatenate([lead.x[:, :c], rows.x[:, :c]])
+        first = max(len(lead), ahead)
+        target, known = x[first:], rows.known[first - len(lead) :]
+        forecast = outputs[first - ahead : len(x) - ahead, place * c : (place + 1) * c]
+        for i, rule in enumerate((forecast, x[first - ahead : len(x) - ahead], mean)):
+            error = np.where(known, target - rule, 0.0)
             sums[i] += float(np.square(error, dtype=np.float64).sum())
-        count += int(rows.known.sum())
+        count += int(known.sum())
     sums /= max(count, 1)
     return Skill(*(float(s) for s in sums))
 
@@ -111,6 +124,12 @@ def render(card: Mapping[str, Any], width: int | None = None) -> str:
         f"squared error {loss['training']:.4g} on training rows",
         f"held back {loss['network']:.4g}, last reading {loss['persistence']:.4g}, mean {loss['mean']:.4g}",
     )
+    for later in loss.get("horizons", [])[1:]:
+        say(
+            "",
+            f"{later['steps']} steps ahead: held back {later['network']:.4g}, "
+            f"last reading {later['persistence']:.4g}, mean {later['mean']:.4g}",
+        )
     say("", loss["sentence"])
     if card["drift_removed"]:
         say("drift", f"slow level removed from {', '.join(card['drift_removed'])}")

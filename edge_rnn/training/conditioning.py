@@ -1,38 +1,112 @@
 """Stretches of raw readings as the network will see them on the device, in NumPy.
 
-The same equations as `edge_rnn.detect.condition`, row by row: scale in float64, remove the slow level of
-drifting channels, limit, cast to float32. A reading that is missing or not finite repeats the last good
-one, as the guard's `hold` does. The one difference: without an alarm there is no freezing of the level.
+The same equations as `edge_rnn.detect`, row by row: scale in float64, remove the slow level of drifting
+channels or bring a channel to the mean and spread of its own past, limit, cast to float32; then the features
+made of the time and of the channels. A reading that is missing or not finite repeats the last good one, as
+the guard's `hold` does. The one difference: without an alarm there is no freezing of levels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_rnn.core.detector_spec import ConditionSpec
-from edge_rnn.core.model import Scaler
+from edge_rnn.core.model import DIFFERENCE, TIME_FEATURES, Scaler
+from edge_rnn.errors import ConfigError
 from edge_rnn.training.data import Stretch
 from edge_rnn.training.trainer import Rows
 
+Floats = NDArray[np.float64]
+_DAY_NS = 86_400 * 10**9
+# 1970 began on a Thursday; weeks are counted from Monday.
+_MONDAY_NS = 3 * _DAY_NS
+_SMALLEST_VARIANCE = 1e-12
 
-def condition(stretch: Stretch, scaler: Scaler, spec: ConditionSpec) -> Rows:
-    """Model-space rows (T, C) of one stretch; a drifting channel's level starts at its first row."""
+
+def condition(
+    stretch: Stretch,
+    scaler: Scaler,
+    spec: ConditionSpec,
+    features: Sequence[str] = (),
+    channels: Sequence[str] = (),
+) -> Rows:
+    """Model-space rows (T, C + features) of one stretch; a drifting channel's level starts at its first row.
+
+    Args:
+        stretch: readings.
+        scaler, spec: as in the model.
+        features: names as in `Model.features`.
+        channels: the channels' names, for features that are made of one.
+
+    Raises:
+        ConfigError: a feature that does not exist.
+    """
     known = np.isfinite(stretch.values)
     scaled = (stretch.values - scaler.mean) / scaler.std
-    drift = np.array(spec.drift or (False,) * scaled.shape[1])
+    count = scaled.shape[1]
+    drift = np.array(spec.drift or (False,) * count)
+    runs = np.array(spec.running or (False,) * count)
     # Before a channel's first good reading there is nothing to hold: its mean.
-    last = np.zeros(scaled.shape[1])
-    level = np.zeros(scaled.shape[1])
-    started = np.zeros(scaled.shape[1], dtype=bool)
-    out = np.zeros(scaled.shape, dtype=np.float32)
+    held = np.zeros(count)
+    level, variance = np.zeros(count), np.ones(count)
+    weight = np.full(count, float(spec.running_start))
+    started = np.zeros(count, dtype=bool)
+    out = np.zeros((len(scaled), count + len(features)), dtype=np.float32)
+    seen = np.zeros_like(scaled)
     for t, (row, good) in enumerate(zip(scaled, known, strict=True)):
-        last = np.where(good, row, last)
         level = np.where(drift & good & ~started, row, level)
         started |= good
-        z = np.clip(last - level, -spec.clip, spec.clip)
-        out[t] = z
-        level = np.where(drift & good, level + spec.drift_rate * z, level)
+        spread = np.where(runs, np.sqrt(variance), 1.0)
+        z = (np.where(good, row, 0.0) - level) / spread
+        hard = np.clip(z, -spec.clip, spec.clip)
+        held = np.where(good, np.clip(_soft(z, spec.soft_clip), -spec.clip, spec.clip), held)
+        seen[t] = held
+        level = np.where(drift & good, level + spec.drift_rate * held, level)
+        if runs.any():
+            learns = runs & good
+            share = 1.0 / np.minimum(weight + 1.0, spec.running_memory)
+            d = hard * spread
+            level = np.where(learns, level + share * d, level)
+            moved = np.maximum((1.0 - share) * (variance + share * d * d), _SMALLEST_VARIANCE)
+            variance = np.where(learns, moved, variance)
+            weight = np.where(learns, weight + 1.0, weight)
+    out[:, :count] = seen
+    for i, name in enumerate(features):
+        out[:, count + i] = _feature(name, stretch.times_ns + spec.utc_offset_ns, seen, channels)
     return Rows(out, known)
+
+
+def _soft(z: Floats, start: float) -> Floats:
+    """Beyond `start` a value grows by its logarithm only; 0 leaves all as it is."""
+    size = np.abs(z)
+    if start <= 0:
+        return z
+    return np.where(size <= start, z, np.sign(z) * (start + np.log1p(np.maximum(size - start, 0.0))))
+
+
+def _feature(name: str, local_ns: NDArray[np.int64], seen: Floats, channels: Sequence[str]) -> Floats:
+    """One feature (T,) of local time, or the change of a channel since the row before."""
+    if name.startswith(DIFFERENCE) and name.removeprefix(DIFFERENCE) in channels:
+        column = seen[:, list(channels).index(name.removeprefix(DIFFERENCE))]
+        return np.diff(column, prepend=column[:1])
+    week = (local_ns + _MONDAY_NS) % (7 * _DAY_NS)
+    turns = {
+        "day": local_ns % _DAY_NS / _DAY_NS,
+        "half_day": local_ns % (_DAY_NS // 2) / (_DAY_NS // 2),
+        "week": week / (7 * _DAY_NS),
+    }
+    if name == "weekend":
+        return np.where(week >= 5 * _DAY_NS, 1.0, 0.0)
+    span, _, kind = name.rpartition("_")
+    if name not in TIME_FEATURES:
+        raise ConfigError(
+            f"features: expected some of {', '.join(TIME_FEATURES)} and {DIFFERENCE}<channel>, got {name!r}"
+        )
+    turn = 2 * np.pi * turns[span]
+    return np.sin(turn) if kind == "sin" else np.cos(turn)
 
 
 def cut(rows: Rows, at: int) -> tuple[Rows, Rows]:

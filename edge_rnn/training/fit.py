@@ -48,6 +48,7 @@ def train(
     *,
     name: str = "model",
     rows: int | None = None,
+    features: Sequence[str] = (),
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -58,6 +59,7 @@ def train(
         recipe: network and training.
         name: of the model, letters for people.
         rows: use only the first so many rows of each table.
+        features: what the network is given besides the channels, see `Model.features`.
         options: how to calibrate; its `condition` and `guard`, where None, are found in the readings.
         progress: called after every epoch with (done, at most, best held-back loss).
 
@@ -84,7 +86,9 @@ def train(
         ),
     )  # fmt: skip
     assert options.condition is not None
-    whole = [condition(stretch, scaler, options.condition) for stretch in data.stretches]
+    whole = [
+        condition(stretch, scaler, options.condition, features, data.channels) for stretch in data.stretches
+    ]
     parts = [cut(stretch, at) for stretch, at in zip(whole, unseen, strict=True)]
     early_stop = [cut(held, (len(held) + 1) // 2)[0] for _, held in parts]
     network, history = train_forecaster([before for before, _ in parts], early_stop, recipe, progress)
@@ -93,6 +97,7 @@ def train(
         name=name,
         inputs=tuple(Input(channel) for channel in data.channels),
         scaler=scaler,
+        features=tuple(features),
     )
     model = calibrate_detector(model, recordings, unseen, options)
     card = _card(model, data, unseen, network, parts)
@@ -100,6 +105,9 @@ def train(
         "cell": recipe.cell,
         "hidden": recipe.hidden,
         "layers": recipe.layers,
+        "horizons": list(recipe.horizons),
+        "scale": recipe.scale,
+        "features": list(features),
         "seed": recipe.seed,
         "epochs": len(history.train),
         "best_epoch": history.best_epoch,
@@ -147,12 +155,13 @@ def _card(
     spec, scaler = model.detector, model.scaler
     assert spec is not None
     assert scaler is not None
-    said = []
-    for before, held in parts:
-        forecast = forecasts(network, np.concatenate([before.x, held.x]))
-        said.append(forecast[len(before) - 1 : len(before) + len(held) - 1])
-    compared = cards.skill(said, [before for before, _ in parts], [held for _, held in parts])
-    spread = np.array(spec.residual_scale) * scaler.std
+    said = [forecasts(network, np.concatenate([before.x, held.x])) for before, held in parts]
+    befores, helds = [before for before, _ in parts], [held for _, held in parts]
+    by_horizon = [
+        cards.skill(said, befores, helds, ahead, place) for place, ahead in enumerate(network.horizons)
+    ]
+    compared = by_horizon[0]
+    spread = np.array(spec.residual_scale[: len(data.channels)]) * scaler.std
     drift = [channel for channel, on in zip(data.channels, spec.condition.drift, strict=False) if on]
     return {
         "name": model.name,
@@ -163,6 +172,10 @@ def _card(
             "persistence": compared.persistence,
             "mean": compared.mean,
             "sentence": compared.sentence(),
+            "horizons": [
+                {"steps": ahead, "network": s.network, "persistence": s.persistence, "mean": s.mean}
+                for ahead, s in zip(network.horizons, by_horizon, strict=True)
+            ],
         },
         "drift_removed": drift,
         "residual_spread": {c: float(s) for c, s in zip(data.channels, spread, strict=True)},

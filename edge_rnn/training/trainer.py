@@ -6,6 +6,11 @@ its own state, as it must on a device where it is never reset. Where each segmen
 to epoch, so that no row is always the first one. The first `burn_in` steps of a segment, where the state is
 still that of a cold start, do not count in the loss.
 
+The network may look ahead several steps at once (`horizons`), and may say how sure it is of each forecast
+(`scale`): then its outputs are doubled, the second half are logarithms of a spread s, limited to
+-4..3, and the loss is the negative log-likelihood of a Laplace or Gauss distribution, |e| exp(-s) + s or
+e^2 exp(-2s) / 2 + s.
+
 Small data needs restraint: noise on the inputs, weight decay, and an early stop: after every few epochs the
 loss on a held-back tail is taken (with the state carried into it from the rows before), and the weights of
 the best epoch are the result.
@@ -28,6 +33,8 @@ from numpy.typing import NDArray
 from edge_rnn.errors import ConfigError, DataError
 from edge_rnn.training.extra import nn, torch
 
+MOST_HORIZONS = 8
+LONGEST_HORIZON = 1024
 Progress = Callable[[int, int, float], None]
 """Called after every epoch with (epochs done, epochs at most, best held-back loss so far)."""
 
@@ -40,6 +47,7 @@ class Recipe:
     threads: of PyTorch; one is fastest at these sizes. Results are the same for the same count only.
     chunk, burn_in: steps. rate, final_rate: learning rate of the first and the last epoch (cosine).
     noise: standard deviation of the noise on the inputs, in model space (where a channel has spread 1).
+    horizons: steps ahead of the forecasts, rising. scale: what the outputs say of their own spread.
     patience: early stop after so many epochs without a better held-back loss.
     """
 
@@ -58,6 +66,8 @@ class Recipe:
     noise: float = 0.1
     gradient_norm: float = 1.0
     patience: int = 40
+    horizons: tuple[int, ...] = (1,)
+    scale: Literal["none", "laplace", "gaussian"] = "none"
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[int, int, int]] = {
@@ -72,11 +82,21 @@ class Recipe:
                 raise ConfigError(f"{name}: expected {low} to {high}, got {value}")
         if self.cell not in ("rnn", "gru", "lstm"):
             raise ConfigError(f"cell: expected rnn, gru or lstm, got {self.cell!r}")
+        ahead = self.horizons
+        if not 0 < len(ahead) <= MOST_HORIZONS or sorted(set(ahead)) != list(ahead) or ahead[0] < 1:
+            raise ConfigError(
+                f"horizons: expected 1 to {MOST_HORIZONS} rising numbers of steps from 1 on, got {ahead}"
+            )
+        if ahead[-1] > LONGEST_HORIZON:
+            raise ConfigError(f"horizons: expected at most {LONGEST_HORIZON} steps, got {ahead[-1]}")
+        if self.scale not in ("none", "laplace", "gaussian"):
+            raise ConfigError(f"scale: expected none, laplace or gaussian, got {self.scale!r}")
 
 
 @dataclass(slots=True)
 class History:
-    """Mean squared errors in model space: per epoch on the training rows, and held back where taken."""
+    """Losses in model space, squared errors unless the network says its own scale: per epoch on the
+    training rows, and held back where taken."""
 
     train: list[float] = field(default_factory=list)
     held_back: list[float] = field(default_factory=list)
@@ -89,13 +109,19 @@ class History:
 
 
 class Forecaster(nn.Module):  # type: ignore[misc]  # torch is typed as Any here
-    """A recurrent body and one Linear: (B, T, C) in model space to the next reading (B, T, C)."""
+    """A recurrent body and one Linear: inputs (B, T, I) in model space to forecasts (B, T, O).
 
-    def __init__(self, channels: int, recipe: Recipe) -> None:
+    The first C inputs are the channels, the others are features of the time. Forecasts stand horizon by
+    horizon, C channels each; with a scale the logarithms of all spreads follow in the same order.
+    """
+
+    def __init__(self, inputs: int, channels: int, recipe: Recipe) -> None:
         super().__init__()
+        self.channels, self.scale, self.horizons = channels, recipe.scale, recipe.horizons
         kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[recipe.cell]
-        self.body = kind(channels, recipe.hidden, num_layers=recipe.layers, batch_first=True)
-        self.head = nn.Linear(recipe.hidden, channels)
+        self.body = kind(inputs, recipe.hidden, num_layers=recipe.layers, batch_first=True)
+        outputs = channels * len(recipe.horizons) * (1 if recipe.scale == "none" else 2)
+        self.head = nn.Linear(recipe.hidden, outputs)
 
     def forward(self, x: Any, state: Any = None) -> tuple[Any, Any]:
         """Forecasts for every step, and the state after the last."""
@@ -105,7 +131,11 @@ class Forecaster(nn.Module):  # type: ignore[misc]  # torch is typed as Any here
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Contiguous rows in model space: x (T, C) float32 without NaN, known (T, C) bool: it was measured."""
+    """Contiguous rows in model space.
+
+    x: (T, I) float32 without NaN: the C channels, then features of the time, if there are any.
+    known: (T, C) bool: the channel was measured.
+    """
 
     x: NDArray[np.float32]
     known: NDArray[np.bool_]
@@ -120,7 +150,7 @@ def train_forecaster(
     recipe: Recipe,
     progress: Progress | None = None,
 ) -> tuple[Forecaster, History]:
-    """Train a forecaster of the next reading.
+    """Train a forecaster.
 
     Args:
         train: contiguous stretches of training rows; the state is never carried from one to the next.
@@ -139,7 +169,7 @@ def train_forecaster(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = Forecaster(train[0].x.shape[1], recipe)
+            network = Forecaster(train[0].x.shape[1], train[0].known.shape[1], recipe)
         history = _train(network, train, held_back, recipe, progress)
     finally:
         torch.set_num_threads(threads)
@@ -211,11 +241,8 @@ class _Segments:
             for start in starts[:count]:
                 stop = min(start + self.length, len(rows) - 1)
                 x = np.zeros((self.length, rows.x.shape[1]), dtype=np.float32)
-                y, weight = np.zeros_like(x), np.zeros_like(x)
-                size = stop - start
-                x[:size] = rows.x[start:stop]
-                y[:size] = rows.x[start + 1 : stop + 1]
-                weight[:size] = rows.known[start + 1 : stop + 1]
+                x[: stop - start] = rows.x[start:stop]
+                y, weight = _ahead(rows, start, stop, self.length, self.recipe.horizons)
                 weight[: self.recipe.burn_in] = 0
                 xs.append(x)
                 ys.append(y)
@@ -223,11 +250,43 @@ class _Segments:
         return tuple(torch.from_numpy(np.stack(part)) for part in (xs, ys, weights))
 
 
+def _ahead(
+    rows: Rows, start: int, stop: int, length: int, horizons: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets of the rows start..stop and their weights, each (length, C K): 0 where nothing was measured."""
+    channels = rows.known.shape[1]
+    y = np.zeros((length, channels * len(horizons)), dtype=np.float32)
+    weight = np.zeros_like(y)
+    for k, ahead in enumerate(horizons):
+        size = min(stop + ahead, len(rows)) - (start + ahead)
+        if size > 0:
+            columns = slice(k * channels, (k + 1) * channels)
+            later = slice(start + ahead, start + ahead + size)
+            y[:size, columns] = rows.x[later, :channels]
+            weight[:size, columns] = rows.known[later]
+    return y, weight
+
+
+def _losses(said: Any, y: Any, scale: str) -> Any:
+    """The loss of every forecast (..., C K), from outputs (..., O) and targets."""
+    count = y.shape[-1]
+    error = said[..., :count] - y
+    if scale == "none":
+        return error.square()
+    s = said[..., count:].clamp(-4, 3)
+    if scale == "laplace":
+        return error.abs() * torch.exp(-s) + s
+    return 0.5 * error.square() * torch.exp(-2 * s) + s
+
+
 def _epoch(network: Forecaster, optimizer: Any, batches: _Segments, recipe: Recipe, generator: Any) -> float:
-    """One walk over all segments; the mean squared error of its training rows (with noise)."""
+    """One walk over all segments; the mean loss of its training rows (with noise)."""
     network.train()
     xs, ys, weights = batches.draw(generator)
-    xs = xs + recipe.noise * torch.randn(xs.shape, generator=generator)
+    # Readings are noisy, the clock is not.
+    noise = recipe.noise * torch.randn(xs.shape, generator=generator)
+    noise[..., network.channels :] = 0
+    xs = xs + noise
     state = None
     squares = counted = 0.0
     for start in range(0, batches.length, recipe.chunk):
@@ -238,7 +297,7 @@ def _epoch(network: Forecaster, optimizer: Any, batches: _Segments, recipe: Reci
         state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
         if count == 0:
             continue
-        loss = (weight * (forecast - ys[:, piece]).square()).sum() / count
+        loss = (weight * _losses(forecast, ys[:, piece], recipe.scale)).sum() / count
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
@@ -249,21 +308,28 @@ def _epoch(network: Forecaster, optimizer: Any, batches: _Segments, recipe: Reci
 
 
 def _held_back_loss(network: Forecaster, train: Sequence[Rows], held_back: Sequence[Rows]) -> float:
-    """Mean squared error on the held-back rows, each stretch run in from the rows before it."""
-    squares = counted = 0.0
+    """Mean loss of the forecasts of held-back rows, each stretch run in from the rows before it."""
+    summed = counted = 0.0
     for before, rows in zip(train, held_back, strict=True):
         if not len(rows):
             continue
-        lead = before.x[-200:]
-        forecast = forecasts(network, np.concatenate([lead, rows.x]))
-        error = rows.x - forecast[len(lead) - 1 : -1]
-        squares += float(np.square(error[rows.known], dtype=np.float64).sum())
-        counted += float(rows.known.sum())
-    return squares / counted if counted else math.nan
+        both = Rows(
+            np.concatenate([before.x[-200:], rows.x]), np.concatenate([before.known[-200:], rows.known])
+        )
+        said = forecasts(network, both.x)
+        y, weight = _ahead(both, 0, len(both) - 1, len(both), network.horizons)
+        lead = len(both) - len(rows)
+        for k, ahead in enumerate(network.horizons):
+            # A forecast counts for the row it speaks of.
+            weight[: max(0, lead - ahead), k * network.channels : (k + 1) * network.channels] = 0
+        losses = _losses(torch.from_numpy(said), torch.from_numpy(y), network.scale).numpy()
+        summed += float((losses.astype(np.float64) * weight).sum())
+        counted += float(weight.sum())
+    return summed / counted if counted else math.nan
 
 
 def forecasts(network: Forecaster, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network says at every step of x (T, C) about the next one, from a zero state."""
+    """What the network says (T, O) at every step of x (T, I), from a zero state."""
     network.eval()
     with torch.no_grad():
         out, _ = network(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))[None])

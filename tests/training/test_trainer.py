@@ -128,3 +128,43 @@ def test_conditioning_holds_removes_drift_and_limits():
     np.testing.assert_allclose(rows.x[:, 0], [0.0, 0.0, 0.0, 1.0])
     np.testing.assert_allclose(rows.x[:, 1], [0.0, 2.0, 1.0, 5.0])
     np.testing.assert_array_equal(rows.known[:, 0], [False, True, False, True])
+
+
+@pytest.mark.parametrize("scale", ["none", "laplace", "gaussian"])
+def test_it_looks_several_steps_ahead_and_says_how_sure_it_is(trainer, scale):
+    rows = waves(trainer, 700, noise=0.1)
+    train, held = halves(trainer, rows, 500)
+    recipe = trainer.Recipe(hidden=24, epochs=40, horizons=(1, 6), scale=scale)
+    network, history = trainer.train_forecaster([train], [held], recipe)
+    said = trainer.forecasts(network, rows.x)
+    assert said.shape == (700, 4 if scale == "none" else 8)
+    for place, ahead in enumerate((1, 6)):
+        error = rows.x[500 + ahead :] - said[500:-ahead, 2 * place : 2 * place + 2]
+        last = rows.x[500 + ahead :] - rows.x[500:-ahead]
+        assert np.square(error).mean() < 0.25 * np.square(last).mean()
+        if scale != "none":
+            spread = np.exp(said[500:-ahead, 4 + 2 * place : 6 + 2 * place])
+            told = np.abs(error).mean() if scale == "laplace" else np.sqrt(np.square(error).mean())
+            assert 0.5 < spread.mean() / told < 2.0, spread.mean() / told
+    assert history.best == pytest.approx(min(history.held_back))
+
+
+def test_a_target_beyond_the_end_or_unmeasured_does_not_count(trainer):
+    rows = waves(trainer, 30)
+    rows.known[12, 0] = False
+    y, weight = trainer._ahead(rows, 5, 29, 26, (1, 8))
+    np.testing.assert_array_equal(y[:24, :2], rows.x[6:30])
+    np.testing.assert_array_equal(y[:17, 2:], rows.x[13:30])
+    assert weight[:, :2].sum() == 2 * 24 - 1
+    assert weight[:, 2:].sum() == 2 * 17
+    assert weight[6, 0] == 0
+
+
+def test_bad_horizons(trainer):
+    for horizons in ((), (0,), (2, 1), (1, 1), tuple(range(1, 20))):
+        with pytest.raises(ConfigError, match="horizons: expected 1 to 8 rising numbers"):
+            trainer.Recipe(horizons=horizons)
+    with pytest.raises(ConfigError, match="at most 1024 steps"):
+        trainer.Recipe(horizons=(2000,))
+    with pytest.raises(ConfigError, match="scale: expected none, laplace or gaussian"):
+        trainer.Recipe(scale="cauchy")
