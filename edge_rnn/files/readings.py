@@ -1,4 +1,4 @@
-"""Recorded readings (CSV or NDJSON) to arrays.
+"""Recorded readings (CSV, NDJSON or Parquet) to arrays.
 
 A file is a table: a header with column names (CSV) or one flat or nested JSON object a line (NDJSON, nested
 keys joined by dots), one row per moment, one column with the time, the others numbers. `read_table` finds
@@ -10,6 +10,9 @@ misread would train a silently wrong detector.
 Columns whose name says that they are labels (`anomaly`, `changepoint`, `label`, ...) are never taken as
 inputs by default, asked for or not: a detector that sees its own answer is worthless.
 
+Files that end in `.gz` are unpacked on the way. Columns called `verdict.*`, which the daemon's `[record]`
+writes beside the readings, are left out unless they are asked for.
+
 The file is read in blocks of rows, so memory is a small multiple of the numbers alone.
 """
 
@@ -17,13 +20,16 @@ from __future__ import annotations
 
 import csv
 import difflib
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO, TypeAlias
 
 import msgspec
 import numpy as np
@@ -31,6 +37,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import DataError
 from edge_rnn.files import time_column
+from edge_rnn.files.parquet_file import ParquetTable, looks_like_parquet
 from edge_rnn.files.time_column import BadTimeError, TimeFormat
 
 __all__ = ["LABEL_NAMES", "Table", "read_table"]
@@ -45,6 +52,7 @@ _TIME_NAMES = ("timestamp", "datetime", "time", "date_time", "date", "ts", "t", 
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 _DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
+_VERDICT = "verdict."
 _BLOCK = 1 << 16
 _SAMPLE = 100
 
@@ -84,7 +92,7 @@ def read_table(
     min_rows: int = 2,
     strict: bool = True,
 ) -> Table:
-    """Read a CSV or NDJSON file (`.ndjson`, `.jsonl`, or a first character `{`).
+    """Read a CSV, NDJSON (`.ndjson`, `.jsonl`, or a first character `{`) or Parquet file.
 
     Args:
         path: the file.
@@ -100,19 +108,27 @@ def read_table(
         DataError: anything that does not fit; one line with file, line, column, expected and got.
     """
     file = Path(path)
-    if file.suffix.lower() == ".parquet":
+    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".parquet":
         raise DataError(f"{file.name}: Parquet is not read; write the table as CSV or NDJSON")
     try:
-        with file.open("rb") as stream:
+        with _binary(file) as stream:
             start = stream.read(4096)
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{file.name}: the compressed file is damaged: {error}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     if not start.strip():
         raise DataError(f"{file.name}: the file is empty; expected a header line and rows")
-    ndjson = file.suffix.lower() in {".ndjson", ".jsonl"} or start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{"
+    ndjson = suffix in {".ndjson", ".jsonl"} or start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{"
     if ndjson and delimiter is not None:
         raise DataError(f"{file.name}: a delimiter was given, but this is NDJSON, which has none")
     try:
+        if looks_like_parquet(start):
+            if delimiter is not None:
+                raise DataError(f"{file.name}: a delimiter was given, but this is Parquet, which has none")
+            with closing(ParquetTable(file)) as parquet:
+                return _read(parquet, file.name, time, channels, labels, min_rows=min_rows, strict=strict)
         source: _Csv | _Ndjson = _Ndjson(file) if ndjson else _Csv(file, delimiter)
         return _read(source, file.name, time, channels, labels, min_rows=min_rows, strict=strict)
     except UnicodeDecodeError:
@@ -120,12 +136,27 @@ def read_table(
             f"{file.name}: expected UTF-8 text; convert the file (for example from latin-1) or check that it "
             "is not compressed"
         ) from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{file.name}: the compressed file is damaged: {error}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
+def _binary(file: Path) -> IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")  # type: ignore[return-value]
+
+
+def _text(file: Path) -> TextIO:
+    if file.suffix.lower() == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
+    return file.open(encoding="utf-8-sig", newline="")
+
+
+Source: TypeAlias = "_Csv | _Ndjson | ParquetTable"
+
+
 def _read(
-    source: _Csv | _Ndjson,
+    source: Source,
     name: str,
     time: str | None,
     channels: Sequence[str] | None,
@@ -181,7 +212,7 @@ def _read(
 
 
 def _collect(
-    source: _Csv | _Ndjson,
+    source: Source,
     name: str,
     names: Sequence[str],
     columns: list[int],
@@ -213,7 +244,7 @@ def _collect(
     return np.concatenate(times), np.concatenate(values), np.concatenate(truth) if has_labels else None
 
 
-def _check_rising(source: _Csv | _Ndjson, name: str, column: str, times: NDArray[np.int64]) -> None:
+def _check_rising(source: Source, name: str, column: str, times: NDArray[np.int64]) -> None:
     bad = np.flatnonzero(times[1:] <= times[:-1])
     if bad.size:
         row = int(bad[0]) + 1
@@ -226,9 +257,7 @@ def _check_rising(source: _Csv | _Ndjson, name: str, column: str, times: NDArray
         )
 
 
-def _numbers(
-    cells: Sequence[str], source: _Csv | _Ndjson, name: str, column: str, offset: int
-) -> list[float]:
+def _numbers(cells: Sequence[str], source: Source, name: str, column: str, offset: int) -> list[float]:
     # float() also takes 1_000 and digits of other scripts: those go the slow way and are refused there.
     joined = "".join(cells)
     if joined.isascii() and "_" not in joined:
@@ -262,9 +291,7 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _truths(
-    cells: Sequence[str], source: _Csv | _Ndjson, name: str, column: str, offset: int
-) -> NDArray[np.bool_]:
+def _truths(cells: Sequence[str], source: Source, name: str, column: str, offset: int) -> NDArray[np.bool_]:
     known: dict[str, bool] = {}
     for cell in set(cells):
         text = cell.strip().lower()
@@ -323,7 +350,7 @@ def _default_channels(
     """Every column that holds numbers and is neither the time nor a label."""
     found: list[int] = []
     for index, column in enumerate(names):
-        if index in taken:
+        if index in taken or column.startswith(_VERDICT):
             continue
         if column.casefold() in LABEL_NAMES:
             notes.append(f"column {column!r} is a label by its name and not an input")
@@ -362,7 +389,7 @@ class _Csv:
         self.sample: Columns = list(zip(*rows, strict=True))
 
     def _open(self) -> TextIO:
-        return self.file.open(encoding="utf-8-sig", newline="")
+        return _text(self.file)
 
     def _delimiter(self, lines: list[str], given: str | None) -> tuple[str, str]:
         if given is not None:
@@ -438,7 +465,7 @@ class _Ndjson:
 
     def _objects(self) -> Iterator[dict[str, str]]:
         decode: Callable[[str], object] = msgspec.json.Decoder().decode
-        with self.file.open(encoding="utf-8-sig", newline="") as stream:
+        with _text(self.file) as stream:
             for line, text in enumerate(stream, 1):
                 if not text.strip():
                     continue
@@ -463,7 +490,7 @@ class _Ndjson:
 
     def line_of(self, row: int) -> int:
         """The line (from 1) of a data row; reads the file again, for messages only."""
-        with self.file.open(encoding="utf-8-sig", newline="") as stream:
+        with _text(self.file) as stream:
             lines = (n for n, text in enumerate(stream, 1) if text.strip())
             return next(islice(lines, row, None), 0)
 

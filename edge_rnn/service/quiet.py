@@ -1,0 +1,116 @@
+"""What operators have said about alarms: acknowledged events, and streams that are muted for a time.
+
+A mute covers one stream, all streams of a group (`pumps`), or all (`*`). While it lasts, events of its
+streams are kept in the history but told to nobody; scores and states go on. When it ends, what is still
+open is told, as an opening; what has closed meanwhile is not. An event that nobody was told of opening is
+not told to close either. An acknowledged event is told to MQTT as before, but no more to sinks, until it
+closes.
+
+Times are the wall clock's, given by the caller. `text` and `load` carry all of it over a restart but the
+events held back: an event that is still open when its mute ends after a restart is told with its next
+change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from edge_rnn.stream.types import Event
+
+MAX_ENTRIES = 1000
+ALL = "*"
+
+
+class Quiet:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.mutes: dict[str, int] = {}
+        self.acknowledged: dict[str, None] = {}
+        self.changed = False
+        self._held: dict[str, Event] = {}
+
+    def acknowledge(self, event_id: str) -> None:
+        """Sinks hear no more of this event."""
+        self.acknowledged[event_id] = None
+        while len(self.acknowledged) > MAX_ENTRIES:
+            del self.acknowledged[next(iter(self.acknowledged))]
+        self.changed = True
+
+    def mute(self, stream: str, until_ns: int) -> None:
+        """Tell nothing of this stream (or group, or all) until then.
+
+        Raises:
+            ValueError: too many are muted already.
+        """
+        if stream not in self.mutes and len(self.mutes) >= MAX_ENTRIES:
+            raise ValueError(f"expected at most {MAX_ENTRIES} mutes, got one more")
+        self.mutes[stream] = until_ns
+        self.changed = True
+
+    def unmute(self, stream: str) -> bool:
+        """End a mute before its time; whether there was one. What it held back comes with the next `due`."""
+        self.changed = True
+        return self.mutes.pop(stream, None) is not None
+
+    def is_muted(self, stream: str, now_ns: int) -> bool:
+        """Whether nothing of this stream is told now."""
+        if not self.mutes:
+            return False
+        names = (stream, stream.split("/", 1)[0], ALL)
+        return any(self.mutes.get(name, 0) > now_ns for name in names)
+
+    def allows(self, event: Event, now_ns: int) -> bool:
+        """Whether an event may be told; one that may not is held back until its mute ends or it closes."""
+        held = self._held.pop(event.id, None)
+        muted = self.is_muted(event.stream, now_ns)
+        if event.type == "close":
+            self._forget(event.id)
+            return not muted and held is None
+        if muted:
+            if len(self._held) < MAX_ENTRIES:
+                self._held[event.id] = event
+            return False
+        return True
+
+    def wakes(self, event: Event) -> bool:
+        """Whether sinks may hear of an event that is told."""
+        return event.id not in self.acknowledged
+
+    def due(self, now_ns: int) -> list[Event]:
+        """Held back events whose mutes have ended, as openings."""
+        ended = [name for name, until_ns in self.mutes.items() if until_ns <= now_ns]
+        for name in ended:
+            del self.mutes[name]
+        self.changed = self.changed or bool(ended)
+        free = [event for event in self._held.values() if not self.is_muted(event.stream, now_ns)]
+        for event in free:
+            del self._held[event.id]
+        return [dataclasses.replace(event, type="open") for event in free]
+
+    def text(self) -> str:
+        """All that must survive a restart."""
+        return msgspec.json.encode({"mutes": self.mutes, "acknowledged": list(self.acknowledged)}).decode()
+
+    def load(self, text: str) -> None:
+        """What `text` gave; anything else changes nothing."""
+        try:
+            found: Any = msgspec.json.decode(text, type=_Saved)
+        except (msgspec.DecodeError, ValueError):
+            return
+        self.mutes = dict(list(found.mutes.items())[:MAX_ENTRIES])
+        self.acknowledged = dict.fromkeys(found.acknowledged[:MAX_ENTRIES])
+
+    def _forget(self, event_id: str) -> None:
+        if event_id in self.acknowledged:
+            del self.acknowledged[event_id]
+            self.changed = True
+
+
+class _Saved(msgspec.Struct):
+    mutes: Mapping[str, int]
+    acknowledged: list[str]
