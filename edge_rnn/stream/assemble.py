@@ -137,9 +137,7 @@ class Batch:
         """Take one sample; returns its place in `present` for a last correction."""
         at = self.size
         if at == len(self.rows):
-            for name in ("rows", "times_ns", "x", "present"):
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+            self._double()
         self.rows[at] = row
         self.times_ns[at] = time_ns
         self.x[at] = values
@@ -147,6 +145,24 @@ class Batch:
         present[:] = flags
         self.size = at + 1
         return present
+
+    def extend(
+        self, rows: NDArray[np.int64], times_ns: NDArray[np.int64], x: NDArray[np.float64], flag: int
+    ) -> None:
+        """Take many samples at once, all of whose values have one flag."""
+        at, end = self.size, self.size + len(rows)
+        while end > len(self.rows):
+            self._double()
+        self.rows[at:end] = rows
+        self.times_ns[at:end] = times_ns
+        self.x[at:end] = x
+        self.present[at:end] = flag
+        self.size = end
+
+    def _double(self) -> None:
+        for name in ("rows", "times_ns", "x", "present"):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 
 
 class Assembler:
@@ -254,6 +270,14 @@ class Assembler:
         elif self._mode == _ALL and i8[marks + NEW] == c:
             self._emit(row, marks, i8[marks + NEWEST], now_ns, out)
         return True
+
+    def is_immediate(self) -> bool:
+        """Whether a message with all channels leaves as a sample at once."""
+        return self._mode != _EVERY
+
+    def has_start(self) -> bool:
+        """Whether the first sample waits for all channels, so that its leaving is noted."""
+        return self._mode in (_ANY, _LEADER)
 
     def use(self, row: int, number: int) -> None:
         """Note that a stream has been used: `number` rises from use to use over all streams."""

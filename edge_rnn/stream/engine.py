@@ -18,6 +18,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -31,13 +32,15 @@ from edge_rnn.detect import guard
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Verdict
 from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.stream.assemble import ACTIVE_AT, EMITTED, NEVER, NEWEST, QUIET, TIME_LIMIT, USED, Assembly
-from edge_rnn.stream.events import OPEN, STEP
+from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
+from edge_rnn.stream.events import FAULTS, OPEN, STEP
 from edge_rnn.stream.states import StreamTable
 from edge_rnn.stream.types import Counters, Event, Message, Reading
 
 __all__ = ["Engine", "Group"]
 
 _MOST_WAITING = 4096
+_FAULT = STATUSES.index("fault")
 _DAY = 86_400 * 10**9
 
 
@@ -141,7 +144,6 @@ class Engine:
         self._order: list[StreamTable] = []
         self._events: list[Event] = []
         self._gone: set[str] = set()
-        self._use = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -187,8 +189,8 @@ class Engine:
                 before = batch.size
                 if not table.assembler.add(row, channels, time_ns, values, now_ns, batch):
                     continue
-                self._use += 1
-                table.assembler.use(row, self._use)
+                table.uses += 1
+                table.assembler.use(row, table.uses)
                 table.changed.add(row)
                 if batch.size > before:
                     self._order += [table] * (batch.size - before)
@@ -197,6 +199,91 @@ class Engine:
         finally:
             self._judge(verdicts)
         return verdicts
+
+    def judge(
+        self, messages: Iterable[tuple[str, tuple[int, ...], int, Sequence[float]]], now_ns: int
+    ) -> list[Judged]:
+        """`feed` for many messages, with the verdicts as arrays, one call of the detector per group.
+
+        The verdicts of a stream, and the samples of a group, are in order; groups follow one another. State,
+        counters and events are those that `feed` gives.
+
+        Args:
+            messages: each as a `Message`; the channels as the model has them.
+        """
+        found: list[Judged] = []
+        slots, counters, highest = self._slots, self.counters, TIME_LIMIT - 1
+        try:
+            for stream, channels, time_ns, values in messages:
+                slot = slots.get(stream)
+                if slot is None:
+                    # A stream that is forgotten for this one may have messages that wait.
+                    table_of = self._tables.get(stream.split("/", 1)[0])
+                    if table_of is not None and table_of.is_full():
+                        self._judge_bursts(found, now_ns)
+                    slot = self._admit(stream, now_ns, [])
+                    if slot is None:
+                        counters.readings += len(channels)
+                        counters.unknown += len(channels)
+                        continue
+                table, row, ahead = slot
+                if not -TIME_LIMIT < time_ns <= min(now_ns + ahead, highest):
+                    counters.readings += len(channels)
+                    if time_ns < 0:
+                        counters.late += len(channels)
+                    else:
+                        counters.ahead += len(channels)
+                    continue
+                burst = table.burst
+                burst.rows.append(row)
+                burst.times_ns.append(time_ns)
+                burst.values.append(values)
+                burst.channels.append(channels)
+                if channels != table.whole:
+                    burst.whole = False
+        finally:
+            self._judge_bursts(found, now_ns)
+        return found
+
+    def _judge_bursts(self, found: list[Judged], now_ns: int) -> None:
+        """Assemble and step what the messages so far have brought, group by group."""
+        for name, table in self._tables.items():
+            if not table.burst.rows:
+                continue
+            self._assemble(table, now_ns)
+            n = table.batch.size
+            if not n:
+                continue
+            rows = table.batch.rows[:n].copy()
+            self.counters.samples += n
+            open_before = table.tracker.marks[rows, OPEN] | table.tracker.marks[rows, FAULTS]
+            judged = Judged(table, name, rows, table.step(), partial(_explained, table))
+            found.append(judged)
+            out = judged.records
+            told = (out["alarm"] != 0) | (out["status"] == _FAULT) | (open_before != 0)
+            if told.any():
+                # Whatever opens here may close here: every verdict of such a stream is looked at.
+                for index in np.flatnonzero(np.isin(rows, rows[told])).tolist():
+                    self._follow(table, judged.rows[index], judged.verdict(index))
+
+    def _assemble(self, table: StreamTable, now_ns: int) -> None:
+        burst, table.burst = table.burst, Burst()
+        n, counters = len(burst.rows), self.counters
+        if n >= FEW and assemble(table.assembler, burst, now_ns, table.uses + 1, table.batch):
+            table.uses += n
+            table.changed.update(burst.rows)
+            counters.readings += n * table.assembler.channels
+            return
+        assembler, batch = table.assembler, table.batch
+        for row, channels, time_ns, values in zip(
+            burst.rows, burst.channels, burst.times_ns, burst.values, strict=True
+        ):
+            counters.readings += len(channels)
+            table.check_channels(channels, values)
+            if assembler.add(row, channels, time_ns, values, now_ns, batch):
+                table.uses += 1
+                assembler.use(row, table.uses)
+                table.changed.add(row)
 
     def tick(self, now_ns: int) -> list[Verdict]:
         """Close vectors that have waited too long and report streams that have fallen silent.
@@ -273,7 +360,7 @@ class Engine:
             )
         row = table.load(stream, blob)
         self._slots[stream] = (table, row, self._groups[name].max_ahead_ns)
-        self._use = max(self._use, int(table.assembler.marks[row, USED]))
+        table.uses = max(table.uses, int(table.assembler.marks[row, USED]))
 
     def _admit(
         self, stream: str, now_ns: int, verdicts: list[Verdict]
@@ -336,45 +423,46 @@ class Engine:
 
 def _judged(table: StreamTable) -> list[tuple[int, Verdict]]:
     """Step the table's batch; its rows and verdicts."""
-    n = table.batch.size
-    rows: list[int] = table.batch.rows[:n].tolist()
-    out = table.step()
+    rows: list[int] = table.batch.rows[: table.batch.size].tolist()
+    ids = table.ids
+    streams = [str(ids[row]) for row in rows]
+    return list(zip(rows, _explained(table, streams, table.step()), strict=True))
+
+
+def _explained(table: StreamTable, streams: list[str], out: NDArray[np.void]) -> list[Verdict]:
+    """Records (n,) of verdicts of these streams as objects."""
     faulty = out["status"] == STATUSES.index("fault")
     columns = (
-        rows, out["time_ns"].tolist(), out["step"].tolist(), out["status"].tolist(), out["alarm"].tolist(),
+        streams, out["time_ns"].tolist(), out["step"].tolist(), out["status"].tolist(), out["alarm"].tolist(),
         out["score"].tolist(), out["threshold"].tolist(), out["share"], out["residual"], out["expected"],
         faulty.tolist(), out["fault"], out["accepted"].tolist(), out["probability"].tolist(), out["band"],
         out["scorer"].tolist(), out["severity"].tolist(), out["timing"].tolist(),
     )  # fmt: skip
-    ids = table.ids
     scorers = (*table.detector.plan.scorer_names, *("",) * 256)  # 255: none
     # The arrays of a verdict are views of this batch's records, which nothing writes to again.
     return [
-        (
-            row,
-            Verdict(
-                stream=str(ids[row]),
-                time_ns=time_ns,
-                step=step,
-                status=STATUSES[status],
-                alarm=alarm == 1,
-                score=score,
-                threshold=threshold,
-                share=share,
-                residual=residual,
-                expected=expected,
-                faults=_faults(fault) if is_faulty else (),
-                accepted=accepted == 1,
-                probability=probability,
-                band=band,
-                scorer=scorers[scorer],
-                severity=severity,
-                timing=TIMINGS[timing],
-            ),
+        Verdict(
+            stream=stream,
+            time_ns=time_ns,
+            step=step,
+            status=STATUSES[status],
+            alarm=alarm == 1,
+            score=score,
+            threshold=threshold,
+            share=share,
+            residual=residual,
+            expected=expected,
+            faults=_faults(fault) if is_faulty else (),
+            accepted=accepted == 1,
+            probability=probability,
+            band=band,
+            scorer=scorers[scorer],
+            severity=severity,
+            timing=TIMINGS[timing],
         )
         for (
-            row, time_ns, step, status, alarm, score, threshold, share, residual, expected, is_faulty, fault,
-            accepted, probability, band, scorer, severity, timing,
+            stream, time_ns, step, status, alarm, score, threshold, share, residual, expected, is_faulty,
+            fault, accepted, probability, band, scorer, severity, timing,
         ) in zip(*columns, strict=True)
     ]  # fmt: skip
 

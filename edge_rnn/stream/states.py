@@ -40,6 +40,7 @@ from edge_rnn.detect.guard import ABSENT, FRESH, HELD
 from edge_rnn.errors import SnapshotError
 from edge_rnn.stream import assemble, events
 from edge_rnn.stream.assemble import NEVER, TIME_LIMIT, Assembler, Assembly, Batch
+from edge_rnn.stream.burst import Burst
 from edge_rnn.stream.events import Tracker
 from edge_rnn.stream.types import Counters, Event
 
@@ -68,7 +69,9 @@ class StreamTable:
 
     Attributes:
         rows: row of each stream id; ids: its inverse; detector, assembler, tracker: the three tables;
-        batch: samples not judged yet; changed: rows that differ from what `dump` gave last.
+        batch: samples not judged yet; burst: messages not assembled yet; whole: all channels in order;
+        uses: how often its streams have been used, for the order in which they are forgotten;
+        changed: rows that differ from what `dump` gave last.
     """
 
     def __init__(
@@ -96,6 +99,9 @@ class StreamTable:
         self.assembler = Assembler(assembly, names, capacity, counters, period)
         self.tracker = Tracker(names, capacity, rise, update_ns)
         self.batch = Batch(len(names))
+        self.burst = Burst()
+        self.whole = tuple(range(len(names)))
+        self.uses = 0
         self.rows: dict[str, int] = {}
         self.ids: list[str | None] = [None] * capacity
         self.taken: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
