@@ -253,7 +253,15 @@ def read_description(folder: Path) -> Description:
         LibraryError: it cannot be read or is none.
     """
     file = folder / DESCRIPTION
-    content = _read(file, _LARGEST_DESCRIPTION)
+    return decode_description(_read(file, _LARGEST_DESCRIPTION), file)
+
+
+def decode_description(content: bytes, file: Path) -> Description:
+    """The description in `content`; `file` is for messages.
+
+    Raises:
+        LibraryError: it is none, or of another version.
+    """
     try:
         head: Any = msgspec.json.decode(content)
         if not isinstance(head, dict) or head.get("format") != "edge-rnn library":

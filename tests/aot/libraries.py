@@ -1,0 +1,39 @@
+"""Libraries for tests: built once, and described anew for other models, as the code is the same for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edge_rnn.aot.build import build
+from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.layout import StateLayout
+from edge_rnn.core.library import DESCRIPTION, LIBRARY, Description, Fits
+from edge_rnn.core.model import Model
+from edge_rnn.detect.plan import plan_of
+from edge_rnn.files.load import load
+from tests.support.need import ROOT
+
+PUMP = ROOT / "edge_rnn" / "demo" / "pump.safetensors"
+
+
+def built(folder: Path, target: str = "native") -> Path:
+    """A library for the demo's model."""
+    return build(load(PUMP), folder, target).folder
+
+
+def edited(library: Path, folder: Path, **changes: object) -> Path:
+    """A copy of a library whose description says something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = msgspec.json.decode((library / DESCRIPTION).read_bytes(), type=Description)
+    (folder / DESCRIPTION).write_bytes(msgspec.json.encode(msgspec.structs.replace(description, **changes)))
+    (folder / LIBRARY).write_bytes((library / LIBRARY).read_bytes())
+    return folder
+
+
+def described_for(library: Path, model: Model, folder: Path) -> Path:
+    """The library as a build for `model` would have described it."""
+    detector = None if model.detector is None else plan_of(model).layout_digest
+    fits = Fits(model.name, weights_digest(model), StateLayout(model).digest, detector)
+    return edited(library, folder, model=fits)
