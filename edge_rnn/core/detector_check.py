@@ -76,31 +76,6 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
     for i, scorer in enumerate(spec.scorers):
         _scorer(spec, scorer, channels, f"detector.scorers[{i}]")
     _table(spec.probability, "detector.probability", may_be_empty=True)
-    _unbuilt(spec)
-
-
-def _unbuilt(spec: DetectorSpec) -> None:
-    """Refuse, by name, what the detector does not compute yet."""
-    s = spec.scorers
-    for name, used in {
-        "horizons other than (1,)": spec.horizons != (1,),
-        "scale_head": spec.scale_head != "none",
-        "guard.on_late": spec.guard.on_late != "refuse",
-        "condition.soft_clip": spec.condition.soft_clip > 0,
-        "condition.running": any(spec.condition.running),
-        "scorers.kind": any(k.kind not in ("mewma", "ewma_z") for k in s),
-        "scorers.source": any(k.source not in ("residual", "input") for k in s),
-        "scorers.side": any(k.side != "both" for k in s),
-        "scorers.tail": any(k.tail is not None for k in s),
-        "scorers.weight": any(k.weight != 1.0 for k in s),
-        "threshold.kind": spec.threshold.kind in ("spot",),
-        "threshold.peak_hold": spec.threshold.peak_hold > 0,
-        "alarm.*_ns": spec.alarm.pending_ns + spec.alarm.clear_ns + spec.alarm.refractory_ns > 0,
-        "alarm.severity": bool(spec.alarm.severity),
-        "probability": bool(spec.probability.scores),
-    }.items():
-        if used:
-            raise ModelFileError(f"detector: this version does not compute {name} yet; leave it out")
 
 
 def _network(spec: DetectorSpec, channels: int, outputs: int) -> None:

@@ -6,7 +6,8 @@
     clearing --not below it-->  anomaly
     clearing --clear_hold such steps over-->  normal, and no new alarm for `refractory` steps
 
-The alarm is on in anomaly and clearing. While a new alarm is not allowed yet, n of m show as pending.
+The alarm is on in anomaly and clearing. While a new alarm is not allowed yet, n of m show as pending. Limits
+in seconds, which the general detector has, come in as may_open and may_close.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def advance(
     clear_ratio: float,
     clear_hold: int,
     refractory: int,
+    may_open: bool,
+    may_close: bool,
 ) -> None:
-    """One step of the machine; its state is in `marks`."""
+    """One step of the machine; its state is in `marks`. may_open, may_close: what limits in time allow."""
     too_high = 1 if score > threshold else 0
     history = ((marks[at.HISTORY] << 1) | too_high) & ((1 << window) - 1)
     marks[at.HISTORY] = history
@@ -47,7 +50,7 @@ def advance(
             return
         marks[at.CLEARING_STEPS] = marks[at.CLEARING_STEPS] + 1 if marks[at.PHASE] == CLEARING else 1
         marks[at.PHASE] = CLEARING
-        if marks[at.CLEARING_STEPS] > clear_hold:
+        if marks[at.CLEARING_STEPS] > clear_hold and may_close:
             marks[at.PHASE] = NORMAL
             marks[at.HISTORY] = 0
             marks[at.REFRACTORY] = refractory
@@ -58,7 +61,7 @@ def advance(
         hits += 1
     if marks[at.REFRACTORY] > 0:
         marks[at.REFRACTORY] -= 1
-    elif hits >= needed:
+    elif hits >= needed and may_open:
         marks[at.PHASE] = ANOMALY
         return
     marks[at.PHASE] = PENDING if hits else NORMAL

@@ -17,12 +17,39 @@ RUN_AT, HEARD_AT, BRIDGED_AT, LEVELLED_AT, CHANNEL_MARKS = range(5)
 # Numbers of the words in a `DetectorSpec`.
 FORECAST, RECONSTRUCT, CLASSIFY = range(3)
 KINDS = ("forecast", "reconstruct", "classify")
-MEWMA, EWMA_Z = range(2)
-SCORER_KINDS = ("mewma", "ewma_z")
-RESIDUAL, INPUT = range(2)
-SOURCES = ("residual", "input")
-FIXED, QUANTILE, DSPOT_EWMA, DSPOT = range(4)
-THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot")
+MEWMA, EWMA_Z, MEWMA_DIAGONAL, RUNNING_Z, LIKELIHOOD, CUSUM, PAGE_HINKLEY, NOVELTY, LEVEL = range(9)
+SCORER_KINDS = (
+    "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
+    "level",
+)  # fmt: skip
+RESIDUAL, INPUT, NLL, DIFFERENCE = range(4)
+SOURCES = ("residual", "input", "nll", "difference")
+FIXED, QUANTILE, DSPOT_EWMA, DSPOT, CONFORMAL, POT, SPOT = range(7)
+THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot")
+BOTH, UP, DOWN = range(3)
+SIDE_WORDS = ("both", "up", "down")
+NO_TAIL, STREAM, TABLE = range(3)
+
+# The general detector (general.py). Constants of a scorer, in the arena from `scorers_at` on, MORE each:
+# where its state is in `detect`, its weights and its tail's table in the arena, and numbers of its spec.
+(
+    MORE_KIND, MORE_SOURCE, MORE_HORIZON, MORE_SIDE, MORE_RATE, MORE_UNIT, MORE_WEIGHT, MORE_MEMORY,
+    MORE_SLACK, MORE_BOUND, MORE_CAP, MORE_MARGIN, MORE_ALWAYS, MORE_TAIL, MORE_TAIL_ALWAYS, MORE_LOW,
+    MORE_BINS, MORE_STATE_AT, MORE_WEIGHTS_AT, MORE_WEIGHTS, MORE_TABLE_AT, MORE_POINTS, MORE,
+) = range(23)  # fmt: skip
+# Its state in `detect`: count, then C numbers A, C numbers B, then the tail's counts.
+COUNT_AT, CHART_AT = range(2)
+# A forecast: steps ahead, where its ring is in `detect`.
+STEPS_AHEAD, FORECAST_RING_AT, HORIZON = range(3)
+# A feature: its kind (0: difference, else number in TIME_FEATURES + 1) and its channel.
+FEATURE_KIND, FEATURE_CHANNEL, FEATURE = range(3)
+# Offsets in `detect` from `more_at`: then C numbers each of the values before, running mean, variance, count.
+PEAK, DETECT_MORE = range(2)
+BEFORE_AT, RUNNING_MEAN_AT, RUNNING_VARIANCE_AT, RUNNING_COUNT_AT, DETECT_MORE_VECTORS = range(5)
+# Offsets in `marks` from `marks_more_at`.
+(
+    AGE, HAS_BEFORE, PEAK_AGE, TOO_HIGH, HIGH_SINCE, BELOW_SINCE, CLOSED, CLOSED_AT, SEVERITY, MARKS_MORE,
+) = range(10)  # fmt: skip
 
 # Words of the table that the compiled loop is given (loop.py), mostly addresses.
 (
@@ -32,3 +59,5 @@ THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot")
 ) = range(18)  # fmt: skip
 # Vectors of C float64 lent to it as scratch.
 SCALED, SEEN, DEVIATION, D, PART, BEST, WORK_VECTORS = range(7)
+# The general detector's go on with these; then residuals and likelihoods of all horizons, bins of the tails.
+SPREAD, CHANGE, RAW, GENERAL_VECTORS = range(6, 10)

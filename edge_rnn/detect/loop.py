@@ -23,10 +23,26 @@ from numpy.typing import NDArray
 from edge_rnn.core.integer_kernel import integer_step, source_key
 from edge_rnn.core.jit import EntryPoint, inlined, source_digest
 from edge_rnn.core.kernels import StepFunction, kernels
-from edge_rnn.detect import alarm, condition, explain, guard, memory, scorers, stages, thresholds
+from edge_rnn.detect import (
+    alarm,
+    arithmetic,
+    charts,
+    condition,
+    explain,
+    general,
+    general_stages,
+    guard,
+    memory,
+    scorers,
+    stages,
+    tails,
+    thresholds,
+    verdict,
+)
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import fields as fields_module
 from edge_rnn.detect import plan as plan_module
+from edge_rnn.detect.entries import REFUSED
 from edge_rnn.detect.memory import f4_at, f8_at, i8_at, pointer_to, u1_at
 from edge_rnn.detect.plan import PLAN
 from edge_rnn.detect.verdict import STATUSES
@@ -48,34 +64,38 @@ def _plan_at(address: int) -> Any:
 def step_rows(lanes: int, fused: bool) -> EntryPoint:
     """The loop for one vector width and numeric class; built once per process.
 
-    `run(table)` processes the table's samples in order and returns how many were taken. It is less than all
-    where the next sample's row is outside the table or its time is not after the one before; that sample and
-    all behind it changed nothing.
+    `run(table, time_ns)` processes the table's samples in order and returns how many were taken. It is less
+    than all where the next sample's row is outside the table or its time is not after the one before; that
+    sample and all behind it changed nothing. A table without times has one sample, at `time_ns`; then the
+    score is returned (NaN where there is none), or REFUSED where the sample was not taken.
     """
     base = kernels(lanes, fused)
     return _entry(_build(base.step), f"{base.key} detect={_sources()}")
 
 
 @functools.cache
-def integer_rows() -> Callable[[int], int]:
+def integer_rows() -> Callable[[int, int], float]:
     """`step_rows` over a network in integers, compiled; built once per process."""
     return _entry(_build(integer_step), f"{source_key()} detect={_sources()}").machine_code
 
 
-def _entry(run: Callable[[int], int], key: str) -> EntryPoint:
+def _entry(run: Callable[[int, int], float], key: str) -> EntryPoint:
     probe = np.zeros(at.WORDS + PLAN.itemsize // 8, np.int64)
     probe[at.PLAN_WORD] = probe[at.WORDS :].ctypes.data
-    return EntryPoint(run, "int64(int64)", key, probe, 0)
+    return EntryPoint(run, "float64(int64, int64)", key, probe, 0, (0,))
 
 
 def _sources() -> str:
     modules = (
-        alarm, condition, explain, fields_module, guard, memory, plan_module, scorers, stages, thresholds,
+        alarm, arithmetic, charts, condition, explain, fields_module, general, general_stages, guard, memory,
+        plan_module, scorers, stages, tails, thresholds, verdict,
     )  # fmt: skip
     return source_digest(__file__, *(m.__file__ or "" for m in modules))
 
 
-def _build(network_step: StepFunction) -> Callable[[int], int]:
+def _build(network_step: StepFunction) -> Callable[[int, int], float]:
+    one_of_any = general.build(network_step)
+
     @inlined
     def one(
         p: Any, table: NDArray[np.int64], v: Vector, row: int, time_ns: int, xs: Vector,
@@ -97,6 +117,7 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
             share[i] = residual[i] = expected[i] = np.nan
         numbers[0] = numbers[1] = np.nan
         flags[2] = 0
+        work[p.fired_at] = explain.NONE
 
         if marks[at.STEPS] == 0:
             for i in range(c):
@@ -123,6 +144,7 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
             sound = sound and y[k] - y[k] == 0.0
         if sound and p.kind != at.CLASSIFY:
             stages.compare(p, v, y, work, xs, present, residual, expected)
+        explain.bands(p, v, out, sound and p.kind != at.CLASSIFY)
 
         warm = marks[at.WARM]
         if warm > 0 and healthy > 0:
@@ -135,8 +157,9 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
                 limit = stages.limit(p, detect, marks)
                 numbers[0], numbers[1] = score, limit
                 alarm.advance(
-                    marks, score, limit, p.needed, p.alarm_window, p.clear_ratio, p.clear_hold, p.refractory
-                )
+                    marks, score, limit, p.needed, p.alarm_window, p.clear_ratio, p.clear_hold, p.refractory,
+                    may_open=True, may_close=True,
+                )  # fmt: skip
                 if alarm.is_on(marks[at.PHASE]):
                     marks[at.FROZEN] += 1
                 else:
@@ -151,6 +174,7 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
         flags[1] = 1 if alarm.is_on(marks[at.PHASE]) else 0
         if healthy < c:
             flags[0] = FAULT
+        explain.more(p, v, out, numbers[0], int(work[p.fired_at]), int(flags[1]))
         if 0 < p.max_freeze < marks[at.FROZEN]:
             flags[2] = 1
             stages.accept(p, v, detect)
@@ -166,31 +190,42 @@ def _build(network_step: StepFunction) -> Callable[[int], int]:
                 stages.rest(p, fresh, row, detect, marks)
                 break
 
-    def run(address: int) -> int:
+    def run(address: int, time_ns: int) -> float:
         table = i8_at(address, at.WORDS)
         p = _plan_at(table[at.PLAN_WORD])
         c = p.channels
         count = table[at.COUNT_WORD]
         if count == 0:
-            return 0
-        v = f8_at(table[at.VECTORS_WORD], at.SCORERS * c + p.scorers * (at.SCORER_HEAD + c + c * c))
-        work = f8_at(table[at.WORK_WORD], at.WORK_VECTORS * c)
-        times = i8_at(table[at.TIMES_WORD], count)
+            return 0.0
+        v = f8_at(table[at.VECTORS_WORD], p.vectors_size)
+        work = f8_at(table[at.WORK_WORD], p.work_size)
+        alone = table[at.TIMES_WORD] == 0
         for t in range(count):
             index = 0
             if table[at.ROWS_WORD]:
                 index = i8_at(table[at.ROWS_WORD], count)[t]
             if index < 0 or index >= table[at.CAPACITY_WORD]:
-                return t
+                return float(t)
+            if not alone:
+                time_ns = i8_at(table[at.TIMES_WORD], count)[t]
             row = table[at.STATES_WORD] + index * p.row_size
             marks = i8_at(row + p.marks_at, at.MARKS_HEAD + at.CHANNEL_MARKS * c)
-            if marks[at.STEPS] > 0 and times[t] <= marks[at.TIME]:
-                return t
-            one(
-                p, table, v, row, times[t], f8_at(table[at.XS_WORD] + 8 * c * t, c),
-                u1_at(table[at.PRESENT_WORD] + c * t, c), work,
-                table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD],
-            )  # fmt: skip
-        return int(count)
+            if marks[at.STEPS] > 0 and time_ns <= marks[at.TIME]:
+                if not p.late_is_fault:
+                    return REFUSED if alone else float(t)
+                explain.refused(p, table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD], time_ns, marks)
+                continue
+            xs, present = f8_at(table[at.XS_WORD] + 8 * c * t, c), u1_at(table[at.PRESENT_WORD] + c * t, c)
+            out = table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD]
+            gap = marks[at.STEPS] > 0 and 0 < p.gap < time_ns - marks[at.TIME]
+            if p.general:
+                one_of_any(p, table, v, row, time_ns, xs, present, work, out)
+            else:
+                one(p, table, v, row, time_ns, xs, present, work, out)
+            if gap:
+                explain.set_timing(out, c, explain.GAP)
+        if alone:
+            return f8_at(table[at.OUT_WORD] + 16, 1)[0]  # type: ignore[no-any-return]
+        return float(count)
 
     return run

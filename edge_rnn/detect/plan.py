@@ -4,12 +4,15 @@
 
 * `record`: all single numbers by name (`PLAN`), and `vectors`: float64, first seven vectors of C numbers
   (`MEAN` .. `STUCK_AFTER` in fields.py), then per scorer kind, source, rate, unit, center (C), precision
-  (C or C * C).
+  (C or C * C), then what only the general detector reads (general_plan.py).
 * the layout of one stream's state, `dtype`: `core` (float32, see core/layout.py), `detect` (float64)
   and `marks` (int64), in this order, each starting at a multiple of 8 bytes, the whole a multiple of 64:
 
       detect  LOCAL_MEAN .. WINDOW_SUM | held C | last C | level C | per scorer: center C, z C | ring
-      marks   STEPS .. EXCESSES        | run C | heard C | bridged C | levelled C
+              | general
+      marks   STEPS .. EXCESSES        | run C | heard C | bridged C | levelled C | general
+
+  the parts called general only where the general detector is needed.
 
 * `fresh`: the state of a stream that has seen nothing.
 
@@ -31,6 +34,7 @@ from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Model
 from edge_rnn.detect import fields as at
+from edge_rnn.detect.general_plan import General, is_general
 from edge_rnn.errors import ModelFileError
 
 _LAYOUT_VERSION = 1
@@ -39,11 +43,14 @@ _INTEGERS = (
     "channels", "outputs", "kind", "warmup", "scorers", "sums", "threshold", "window", "max_freeze", "needed",
     "alarm_window", "clear_hold", "refractory", "silent_after", "gap", "gap_resets", "predicts",
     "max_missing", "alarm_class", "core_size", "y_at", "detect_at", "detect_size", "marks_at",
-    "marks_size", "row_size", "ring_at",
+    "marks_size", "row_size", "ring_at", "work_size", "fired_at", "vectors_size", "general", "features",
+    "horizons", "heads", "gaussian", "rings", "longest", "severities", "points", "late_is_fault",
+    "horizons_at", "scales_at", "running_at", "features_at", "severity_at", "points_at", "scorers_at",
+    "more_at", "marks_more_at", "utc_offset", "pending_ns", "clear_ns", "refractory_ns", "peak_hold",
 )  # fmt: skip
 _FLOATS = (
     "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",
-    "clear_ratio",
+    "clear_ratio", "soft_clip", "running_memory", "running_start", "peak_decay", "band",
 )  # fmt: skip
 PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
 
@@ -72,7 +79,7 @@ class Plan:
                 f"model {model.name}: no detector section, so there are no verdicts; "
                 "train or calibrate one, or use a Stepper"
             )
-        c = model.input_size
+        c = model.channels
         self.spec: DetectorSpec = spec
         self.channels = c
         self.layout = StateLayout(model)
@@ -80,6 +87,15 @@ class Plan:
         ring = spec.threshold.window if spec.threshold.kind == "dspot" else 0
         ring_at = at.DETECT_HEAD + (at.SCORERS_AT + 2 * scorers) * c
         detect, marks = ring_at + ring, at.MARKS_HEAD + at.CHANNEL_MARKS * c
+        self.general = is_general(model, spec)
+        head = at.SCORERS * c + sum(at.SCORER_HEAD + len(s.center) + len(s.precision) for s in spec.scorers)
+        more = General(model, spec, head, detect)
+        more_at, marks_more_at = detect, marks
+        if self.general:
+            detect += more.detect_size
+            marks += at.MARKS_MORE
+        self.scorer_names = scorer_names(spec)
+        self.work_size = (at.GENERAL_VECTORS + 2 * len(spec.horizons)) * c + scorers + 1
         detect_at = 4 * self.layout.core_size
         marks_at = detect_at + 8 * detect
         self.dtype: np.dtype[np.void] = np.dtype(
@@ -90,7 +106,7 @@ class Plan:
                 "itemsize": _round_up(marks_at + 8 * marks, 64),
             }
         )
-        self.vectors = self._vectors(model, spec)
+        self.vectors = np.concatenate([self._vectors(model, spec), more.vectors])
         t, a, g = spec.threshold, spec.alarm, spec.guard
         values: dict[str, float] = {
             "channels": c, "outputs": model.output_size, "kind": at.KINDS.index(spec.kind),
@@ -106,28 +122,43 @@ class Plan:
             "drift_rate_in_alarm": spec.condition.drift_rate_in_alarm,
             "value": t.value, "initial": t.initial, "risk": t.risk, "level": t.level,
             "clear_ratio": a.clear_ratio,
+            "work_size": self.work_size, "fired_at": self.work_size - 1, "vectors_size": len(self.vectors),
+            "general": self.general, "features": len(model.features), "late_is_fault": g.on_late == "fault",
+            "more_at": more_at, "marks_more_at": marks_more_at, "utc_offset": spec.condition.utc_offset_ns,
+            "pending_ns": a.pending_ns, "clear_ns": a.clear_ns, "refractory_ns": a.refractory_ns,
+            "peak_hold": t.peak_hold, "peak_decay": t.peak_decay, "soft_clip": spec.condition.soft_clip,
+            "running_memory": spec.condition.running_memory, "running_start": spec.condition.running_start,
+            "band": spec.band, "severities": len(a.severity), **more.values,
         }  # fmt: skip
         self.record: NDArray[np.void] = np.zeros(1, PLAN)
         for name, value in values.items():
             self.record[name] = value
         self.fresh = self._fresh(model, spec)
+        if self.general:
+            self.fresh["detect"][0][more_at:] = more.fresh
         self.weights_digest = weights_digest(model)
         layout = f"detector-row-{_LAYOUT_VERSION} {self.layout.digest} {c} {scorers} {ring} {detect} {marks}"
+        if self.general:
+            layout += f" general {more.layout}"
         self.layout_digest = hashlib.sha256(layout.encode()).hexdigest()
-        constants = msgspec.json.encode(facts(spec), enc_hook=float) + self.vectors.astype("<f8").tobytes()
+        constants = (
+            msgspec.json.encode(facts(spec), enc_hook=float) + self.vectors[:head].astype("<f8").tobytes()
+        )
+        if model.features:
+            constants += ",".join((*(i.name for i in model.inputs), *model.features)).encode()
         self.detector_digest = hashlib.sha256(constants).hexdigest()
         for array in (self.record, self.vectors, self.fresh):
             array.setflags(write=False)
 
     @staticmethod
     def _vectors(model: Model, spec: DetectorSpec) -> NDArray[np.float64]:
-        c = model.input_size
+        c = model.channels
         head = np.zeros((at.SCORERS, c))
         head[at.MEAN] = 0.0 if model.scaler is None else model.scaler.mean
         head[at.STD] = 1.0 if model.scaler is None else model.scaler.std
         head[at.LOW] = [-np.inf if v is None else v for v in spec.guard.low or (None,) * c]
         head[at.HIGH] = [np.inf if v is None else v for v in spec.guard.high or (None,) * c]
-        head[at.SCALE] = spec.residual_scale or 1.0
+        head[at.SCALE] = spec.residual_scale[:c] or 1.0
         head[at.DRIFT] = spec.condition.drift or 0.0
         head[at.STUCK_AFTER] = spec.guard.stuck_after or 0.0
         parts = [head.ravel()]
@@ -146,10 +177,26 @@ class Plan:
         detect[at.EXCESS_SQUARES] = spec.threshold.excess_squares
         for i, scorer in enumerate(spec.scorers):
             start = at.DETECT_HEAD + (at.SCORERS_AT + 2 * i) * self.channels
-            detect[start : start + 2 * self.channels] = (*scorer.center, *scorer.center)
+            center = scorer.center or (0.0,) * self.channels
+            smoothed = scorer.mean if scorer.kind == "likelihood" else center
+            detect[start : start + 2 * self.channels] = (*center, *smoothed)
         marks[at.WARM] = spec.warmup
         marks[at.COUNT], marks[at.EXCESSES] = spec.threshold.count, spec.threshold.excess_count
         return fresh
+
+
+def scorer_names(spec: DetectorSpec) -> tuple[str, ...]:
+    """What verdicts call the scorers: source and kind, and the steps ahead where there are several."""
+    names: list[str] = []
+    for s in spec.scorers:
+        name = f"{s.source} {s.kind}"
+        if len(spec.horizons) > 1 and s.source in ("residual", "nll"):
+            name = f"{name} +{spec.horizons[s.horizon]}"
+        if s.side != "both":
+            name = f"{name} {s.side}"
+        # Two that differ in their numbers alone are told apart by their place.
+        names.append(name if name not in names else f"{name} #{len(names)}")
+    return tuple(names)
 
 
 @lru_cache(maxsize=32)

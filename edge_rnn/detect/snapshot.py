@@ -99,7 +99,8 @@ def _check(plan: Plan, row: NDArray[np.void]) -> None:
         at.RING_FILL: window, at.COUNT: counter, at.EXCESSES: counter,
     }  # fmt: skip
     heads_fit = all(0 <= marks[k] <= limit for k, limit in limits.items())
-    channels = marks[at.MARKS_HEAD :].reshape(at.CHANNEL_MARKS, plan.channels).copy()
+    general = at.MARKS_HEAD + at.CHANNEL_MARKS * plan.channels
+    channels = marks[at.MARKS_HEAD : general].reshape(at.CHANNEL_MARKS, plan.channels).copy()
     channels[at.HEARD_AT] = 0
     counts_fit = (channels >= 0).all() and (channels <= counter).all() and channels[at.LEVELLED_AT].max() <= 1
     if not heads_fit or not counts_fit:

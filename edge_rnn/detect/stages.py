@@ -153,6 +153,7 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
             start += at.SCORER_HEAD + 2 * c
         if s == 0 or one > largest:
             largest = one
+            work[p.fired_at] = s
             for i in range(c):
                 best[i] = part[i]
         combined += one

@@ -47,6 +47,7 @@ def model(
     seed: int = 0,
     outputs: int | None = None,
     scaled: bool = True,
+    features: tuple[str, ...] = (),
 ) -> Model:
     """A one-layer network with random weights."""
     rng = np.random.default_rng(seed)
@@ -57,7 +58,7 @@ def model(
 
     layer = Recurrent(
         cell,
-        weights(g * hidden, channels),
+        weights(g * hidden, channels + len(features)),
         weights(g * hidden, hidden),
         weights(g * hidden),
         weights(g * hidden),
@@ -65,7 +66,7 @@ def model(
     scaler = Scaler(rng.normal(size=channels) * 10, rng.uniform(0.5, 4, channels)) if scaled else None
     return Model(
         layers=(layer,), head=(Linear(weights(o, hidden), weights(o)),), scaler=scaler,
-        detector=spec(channels) if detector is None else detector,
+        detector=spec(channels) if detector is None else detector, features=features,
     )  # fmt: skip
 
 

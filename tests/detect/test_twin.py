@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from edge_rnn.core.detector_spec import AlarmSpec, ConditionSpec, DetectorSpec, GuardSpec, ThresholdSpec
 from edge_rnn.detect.detector import Detector
-from edge_rnn.detect.fields import SOURCES
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES
 from tests.detect.models import SECOND, model, scorer
 from tests.detect.twin import Twin
@@ -44,7 +43,10 @@ def specs(draw: st.DrawFn, channels: int) -> DetectorSpec:
         ),
         residual_scale=draw(st.sampled_from([(), tuple(0.5 + i for i in range(channels))])),
         scorers=tuple(
-            scorer(channels, draw(st.sampled_from(["mewma", "ewma_z"])), draw(st.sampled_from(SOURCES)), i)
+            scorer(
+                channels, draw(st.sampled_from(["mewma", "ewma_z"])),
+                draw(st.sampled_from(["residual", "input"])), i,
+            )  # fmt: skip
             for i in range(draw(st.integers(1, 3)))
         ),
         combine=draw(st.sampled_from(["max", "sum"])),

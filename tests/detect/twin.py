@@ -31,7 +31,7 @@ class Twin:
 
     def __post_init__(self) -> None:
         self.spec = self.model.detector
-        self.c = self.model.input_size
+        self.c = self.model.channels
         self.stepper = Stepper(self.model, numeric=self.numeric)
         scaler = self.model.scaler
         self.mean = [0.0] * self.c if scaler is None else scaler.mean.tolist()
