@@ -109,8 +109,6 @@ def read_table(
     """
     file = Path(path)
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
-    if suffix == ".parquet":
-        raise DataError(f"{file.name}: Parquet is not read; write the table as CSV or NDJSON")
     try:
         with _binary(file) as stream:
             start = stream.read(4096)

@@ -282,10 +282,80 @@ def test_options_that_cannot_be_used(write) -> None:
     assert "time column and cannot" in error(path, time="ts", channels=["ts"])
 
 
-def test_missing_file_folder_and_parquet(tmp_path: Path) -> None:
+def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "cannot be read" in error(tmp_path / "none.csv")
     assert "cannot be read" in error(tmp_path)
-    assert "Parquet" in error(tmp_path / "a.parquet")
+
+
+# --- Parquet
+
+
+def parquet(tmp_path: Path, **columns: object) -> Path:
+    arrow = need.module("pyarrow")
+    path = tmp_path / "table.parquet"
+    need.module("pyarrow.parquet").write_table(arrow.table(columns), path)
+    return path
+
+
+def test_parquet_gives_what_the_same_csv_gives(tmp_path: Path) -> None:
+    arrow = need.module("pyarrow")
+    times = [1_763_700_000_123_456_789 + i * 10**9 for i in range(5)]
+    path = parquet(
+        tmp_path,
+        when=arrow.array(times, arrow.timestamp("ns", "UTC")),
+        vib=[0.1, None, 1e-300, float("nan"), 2.0],
+        count=arrow.array([1, 2, 3, 4, 2**53], arrow.int64()),
+        label=[True, False, False, True, True],
+        place=["a", "b", "a", "b", "a"],
+        deep=[[1], [2], [3], [4], [5]],
+    )
+    table = read_table(path, time="when", labels="label")
+    assert table.channels == ("vib", "count")
+    assert table.times_ns.tolist() == times
+    np.testing.assert_array_equal(table.values[:, 0], [0.1, np.nan, 1e-300, np.nan, 2.0])
+    assert table.values[-1, 1] == 2.0**53
+    assert table.labels is not None
+    assert table.labels.tolist() == [True, False, False, True, True]
+    assert "Parquet" in table.notes
+    assert "column 'deep' is nested and is left out" in table.notes
+
+
+def test_a_parquet_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = parquet(tmp_path, ts=[1_763_700_000, 1_763_700_001], x=[1.0, 2.0])
+    other = tmp_path / "readings.csv"
+    other.write_bytes(path.read_bytes())
+    assert len(read_table(other)) == 2
+    assert "this is Parquet, which has none" in error(other, delimiter=";")
+
+
+def test_errors_of_parquet_name_the_row(tmp_path: Path) -> None:
+    path = parquet(tmp_path, ts=[1_763_700_000, 1_763_700_001, 1_763_700_001], x=["1", "2", "3"])
+    assert "line 3, column 'ts'" in error(path)
+    path = parquet(tmp_path, ts=[1_763_700_000, 1_763_700_001], x=["1", "two"])
+    assert "line 2, column 'x': expected a number, got 'two'" in error(path, channels=["x"])
+
+
+def test_damaged_parquet_is_one_error_whatever_is_hit(tmp_path: Path) -> None:
+    """Mutants of a small file: a table or a `DataError`, nothing else."""
+    rows = 50
+    whole = parquet(tmp_path, ts=[1_763_700_000 + i for i in range(rows)], x=[i / 7 for i in range(rows)])
+    data = whole.read_bytes()
+    rng = np.random.default_rng(3)
+    mutant = tmp_path / "mutant.parquet"
+    said: list[str] = []
+    for _ in range(400):
+        changed = bytearray(data)
+        for place in rng.integers(4, len(data), rng.integers(1, 4)):
+            changed[place] = rng.integers(256)
+        if rng.random() < 0.2:
+            del changed[int(rng.integers(4, len(data))) :]
+        mutant.write_bytes(changed)
+        try:
+            read_table(mutant)
+        except DataError as found:
+            said.append(str(found))
+    assert len(said) > 100
+    assert not any("\n" in line for line in said)
 
 
 # --- NDJSON
