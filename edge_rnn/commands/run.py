@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal says stop; 0."""
+    # Before anything takes time: until it is handled, SIGHUP ends a process.
+    early = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: early.set())
     daemon = Daemon(load_config(args.config), reread=lambda: load_config(args.config))
     warm = threading.Event()
 
@@ -43,5 +46,7 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGHUP, reload)
+    if early.is_set():
+        daemon.reload()
     daemon.run(started=warm.set)
     return 0

@@ -29,7 +29,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TextIO, TypeAlias
+from typing import BinaryIO, TextIO, TypeAlias
 
 import msgspec
 import numpy as np
@@ -140,13 +140,15 @@ def read_table(
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
-def _binary(file: Path) -> IO[bytes]:
-    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")  # type: ignore[return-value]
+def _binary(file: Path) -> BinaryIO | gzip.GzipFile:
+    if file.suffix.lower() == ".gz":
+        return gzip.GzipFile(file)
+    return file.open("rb")
 
 
 def _text(file: Path) -> TextIO:
     if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
+        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
     return file.open(encoding="utf-8-sig", newline="")
 
 

@@ -70,9 +70,13 @@ class Commits:
         self.mark()
 
     def add_event(self, event: Event, topic: str, payload: bytes) -> None:
-        """An event for the history and, once committed, for the broker; its start and end do not wait."""
+        """An event for the history and, once committed, for the broker; its start and end do not wait.
+
+        Without a topic it is for the history alone.
+        """
         self._events.append(event)
-        self._outbox.append(Message(topic, payload))
+        if topic:
+            self._outbox.append(Message(topic, payload))
         self._urgent = self._urgent or event.type != "update"
         self.mark()
 

@@ -15,7 +15,7 @@ nothing. Both may be called from any thread or signal handler.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from edge_rnn.detect.verdict import Verdict
 from edge_rnn.errors import ConfigError, StoreError
@@ -28,10 +28,12 @@ from edge_rnn.service.http import HttpServer
 from edge_rnn.service.logs import Log
 from edge_rnn.service.metrics import Facts, Latest
 from edge_rnn.service.mqtt import Connection, Delivery
+from edge_rnn.service.outlets import Outlets
 from edge_rnn.service.pipeline import Pipeline, build
-from edge_rnn.service.reload import Reload
+from edge_rnn.service.reload import Reload, Watch
 from edge_rnn.service.store import Store
 from edge_rnn.service.systemd import Notifier
+from edge_rnn.stream.types import Event
 
 _TICK_S = 1.0
 # A signal that arrives in the moment before the wait begins is seen when the wait ends.
@@ -39,9 +41,11 @@ _LONGEST_WAIT_S = 1.0
 _BLIND_AFTER = 5
 _LAST_TURNS = 10
 _LAST_WAIT_S = 0.05
-# Positions in the store: the latest arrival time given out; the subscriptions, one a line.
+# Positions in the store: the latest arrival time given out; the subscriptions, one a line; the first level(s)
+# of our topics.
 ARRIVAL = "arrival_ns"
 FILTERS = "filters"
+BASE = "base"
 
 
 class Daemon:
@@ -75,6 +79,8 @@ class Daemon:
         self._reload: Reload | None = None
         self._wake: Callable[[], None] = lambda: None
         self._http: HttpServer | None = None
+        self._files = Watch(config)
+        self._obsolete: list[str] = []
         self._versions = health.versions()
 
     def stop(self) -> None:
@@ -86,6 +92,25 @@ class Daemon:
         """Read the configuration again and use it, if it is valid."""
         self._reload_wanted = True
         self._wake()
+
+    # ---- what commands may do
+
+    def has(self, name: str) -> bool:
+        """Whether there is a stream, or a group, of this name."""
+        return name in self._pipeline.models or self._pipeline.engine.has(name)
+
+    def reset(self, stream: str) -> bool:
+        """Start a stream cold; whether there was one."""
+        there = self._pipeline.engine.forget(stream)
+        self._outlets.forget(stream)
+        self._commits.mark()
+        return there
+
+    def commit(self) -> bool:
+        """Commit what there is now; whether that worked."""
+        return self._commit()
+
+    # ---- life
 
     def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Run until `stop`; `started` is called when everything is warm, before the first turn.
@@ -122,6 +147,8 @@ class Daemon:
             loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
             self._say_notes()
             self._say_how_built(self._pipeline)
+            self._outlets = self._make_outlets(self._pipeline, self._store.positions())
+            self._replace(self._store.positions().get(BASE, ""), self._pipeline)
             self._link = self._connect(self._pipeline, subscribed)
             self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
             self._started = self._heard = self._online = self._turned = self._clock.monotonic()
@@ -148,8 +175,24 @@ class Daemon:
         """Say offline, disconnect, give the store free."""
         self._wake = lambda: None
         self._stop_listening()
+        self._outlets.close()
         self._link.close([(self._pipeline.outputs.status, outputs.OFFLINE)])
         self._store.close()
+
+    def _make_outlets(self, pipeline: Pipeline, positions: Mapping[str, str]) -> Outlets:
+        """What hangs on a pipeline beside its scores, with the streams it has."""
+        models = {name: (model.name, model.inputs) for name, model in pipeline.models.items()}
+        made = Outlets(pipeline.config, models, positions, self, self._log, self._clock.wall_ns)
+        pipeline.engine.show(made.tap)
+        made.see(pipeline.engine.streams())
+        return made
+
+    def _replace(self, base: str, pipeline: Pipeline) -> None:
+        """Another first level than `base` is used now: what is retained below the old one goes."""
+        if base and base != pipeline.config.output.base:
+            streams = pipeline.engine.streams()
+            self._obsolete = [f"{base}/{stream}/state" for stream in streams]
+            self._obsolete += [f"{base}/status", f"{base}/health"]
 
     def _connect(self, pipeline: Pipeline, subscribed: Iterable[str]) -> Connection:
         """A connection for a pipeline; `subscribed`: what the broker's session may still bring."""
@@ -179,6 +222,7 @@ class Daemon:
         self._health = Timer(config.health.every_ns / 1e9, now)
         self._backup = Timer(config.store.backup_every_ns / 1e9, now)
         self._watchdog = Timer((self._notifier.watchdog_s or 0) / 3, now)
+        self._watch = Timer(config.reload.watch_ns / 1e9, now)
 
     # ---- one turn
 
@@ -205,10 +249,12 @@ class Daemon:
                 self._log.sum_up()
                 self._say_blind(now)
                 self._emit(self._pipeline.engine.tick(self._arrival.next_ns()))
+                self._tell()
             commit = self._commits.due()
             if commit is not None and now >= commit:
                 self._commit()
             self._commits.send_outbox(self._link)
+            self._outlets.reply(self._link.publish)
             self._housekeeping(now)
         except Exception as error:  # noqa: BLE001 - one bad turn must not end a daemon; it is counted and said
             self.counters.errors += 1
@@ -220,17 +266,17 @@ class Daemon:
         counters.messages += len(deliveries)
         self._heard = self._clock.monotonic()
         self._commits.hold(deliveries)
-        readings = []
-        for delivery in deliveries:
-            try:
-                readings += pipeline.take(delivery, counters, self._log)
-            except Exception as error:  # noqa: BLE001 - the messages beside it have been accepted, too
-                counters.errors += 1
-                kind = type(error).__name__
-                self._log.limited("error", "take", kind, f"a message was not understood: {error!r}")
+        readings = pipeline.take_all(deliveries, counters, self._log, self._outlets)
         if readings:
-            self._lag_ns = deliveries[-1].arrival_ns - readings[-1].time_ns
-            self._emit(pipeline.engine.feed(readings, self._arrival.next_ns()))
+            self._lag_ns = deliveries[-1].arrival_ns - readings[-1][2]
+            for judged in pipeline.engine.judge(readings, self._arrival.next_ns()):
+                counters.verdicts += len(judged)
+                scores, states, changed = pipeline.outputs.judged(judged)
+                counters.scores += self._link.publish_batch(scores)
+                for state in states:
+                    counters.states += self._link.publish(*state, retain=True)
+                self._outlets.see(changed)
+            self._collect(pipeline)
 
     def _emit(self, verdicts: Iterable[Verdict]) -> None:
         """Publish scores and states, and put events on their way through the store."""
@@ -242,19 +288,45 @@ class Daemon:
                 counters.scores += link.publish(*score)
             if state is not None:
                 counters.states += link.publish(*state, retain=True)
+                self._outlets.see((verdict.stream,))
             self._commits.mark()
         self._collect(self._pipeline)
 
     def _collect(self, pipeline: Pipeline) -> None:
         """Take events and forgotten streams from the engine."""
         for event in pipeline.engine.take_events():
-            self._commits.add_event(event, *pipeline.outputs.event(event))
+            if self._outlets.tells(event):
+                self._tell_event(pipeline, event)
+            else:
+                self._commits.add_event(event, "", b"")
         for stream in self._commits.take_removed(pipeline.engine):
+            self._outlets.forget(stream)
             self._link.publish(*pipeline.outputs.forget(stream), retain=True)
+
+    def _tell_event(self, pipeline: Pipeline, event: Event) -> None:
+        topic, plain = pipeline.outputs.event(event)
+        self._commits.add_event(event, topic, self._outlets.payload(event, plain))
+
+    def _tell(self) -> None:
+        """Once a second: events whose mutes have ended, announcements, what decoders ask senders for."""
+        for event in self._outlets.due():
+            self._tell_event(self._pipeline, event)
+        requests = self._pipeline.take_requests()
+        if self._link.connected:
+            for topic, payload in requests:
+                self._link.publish(topic, payload)
+            self._outlets.announce(self._link.publish)
+        if self._outlets.dirty:
+            self._commits.mark()
 
     def _commit(self) -> bool:
         self._collect(self._pipeline)
-        positions = {ARRIVAL: str(self._arrival.last_ns), FILTERS: "\n".join(self._pipeline.filters)}
+        positions = {
+            ARRIVAL: str(self._arrival.last_ns),
+            FILTERS: "\n".join(self._pipeline.filters),
+            BASE: self._pipeline.config.output.base,
+            **self._outlets.before_commit(),
+        }
         written = self._commits.write(self._pipeline.engine, positions)
         if written:
             self._commits.acknowledge(self._link)
@@ -267,6 +339,9 @@ class Daemon:
             threading.Thread(target=self._make_backup, name="store-backup", daemon=True).start()
         if self._watchdog.due(now):
             self._notifier.watchdog()
+        if self._watch.due(now) and self._reload is None and self._files.changed():
+            self._log.info("reload", "a file has changed")
+            self._reload_wanted = True
         if self._reload_wanted and self._reload is None:
             self._reload_wanted = False
             self._begin_reload()
@@ -332,6 +407,10 @@ class Daemon:
         self._link.publish(out.status, outputs.ONLINE, retain=True)
         for topic, payload in out.states():
             self._link.publish(topic, payload, retain=True)
+        self._outlets.connected()
+        obsolete, self._obsolete = self._obsolete, []
+        for topic in obsolete:
+            self._link.publish(topic, b"", retain=True)
         self._publish_health()
 
     def _publish_health(self) -> None:
@@ -373,6 +452,7 @@ class Daemon:
                     name: {"name": m.name, "weights": m.digest} for name, m in pipeline.models.items()
                 },
                 "versions": self._versions,
+                **self._outlets.health(),
             }
         )
 
@@ -422,23 +502,36 @@ class Daemon:
 
     def _end_reload(self, reload: Reload) -> None:
         """Between two turns: commit with the old pipeline, go on with the new one."""
+        hung: Outlets | None = None
+        if reload.pipeline is not None:
+            try:
+                hung = self._make_outlets(reload.pipeline, self._outlets.before_commit())
+            except ConfigError as error:
+                reload.pipeline, reload.error = None, str(error)
         if reload.pipeline is not None and not self._commit():
             reload.pipeline, reload.error = None, "the states cannot be committed"
-        if reload.pipeline is not None:
-            self._swap(reload.pipeline)
+        if reload.pipeline is not None and hung is not None:
+            self._swap(reload.pipeline, hung)
         else:
             self.counters.reload_failures += 1
             why = "; ".join(reload.error.splitlines())
             self._log.error("reload", f"refused, the running configuration stays: {why}")
+            if hung is not None:
+                hung.close()
         self._notifier.ready("running")
 
-    def _swap(self, fresh: Pipeline) -> None:
+    def _swap(self, fresh: Pipeline, hung: Outlets) -> None:
         old = self._pipeline
         self._say_how_built(fresh)
         loaded, cold = fresh.load_states(old.engine.states(), self._log)
         for stream in cold:
             old.engine.forget(stream)
         self._collect(old)
+        hung.inherit(self._outlets)
+        hung.see(fresh.engine.streams())
+        self._outlets = hung
+        self._files.follow(fresh.config)
+        self._replace(old.config.output.base, fresh)
         self._log.configure(fresh.config.log.level, fresh.config.log.format)
         if old.outputs.status == fresh.outputs.status and old.config.mqtt == fresh.config.mqtt:
             self._link.set_filters(fresh.filters)

@@ -125,13 +125,6 @@ class Discovery:
         for name, group in self._groups.items():
             group.dirty = group.dirty or topic is None or self._topic(name) == topic
 
-    def retire(self) -> list[Publication]:
-        """What removes every device; nothing is announced any more."""
-        gone = [(topic, b"") for topic in self.topics()]
-        self._groups.clear()
-        self._stale.clear()
-        return gone
-
     def due(self) -> list[Publication]:
         """The messages to send now, retained."""
         found = [(topic, b"") for topic in self._stale]

@@ -70,6 +70,7 @@ class Outlets:
     ) -> None:
         self._log = log
         self._wall_ns = wall_ns
+        self.topics = frozenset(filters(config))
         self._quiet = Quiet()
         self._quiet.load(positions.get(QUIET, ""))
         self._shape = BeforeAfter() if config.output.events == "before-after" else None
@@ -89,6 +90,7 @@ class Outlets:
             self._recorder = Recorder(config.record, names, log)
         self._sinks = [Sink(sink, log) for sink in config.sinks]
         self._replies: list[Publication] = []
+        self._dirty = False
 
     # ---- what the daemon tells
 
@@ -112,10 +114,11 @@ class Outlets:
             return True
         return False
 
-    def see(self, stream: str) -> None:
-        """A stream whose state has changed."""
+    def see(self, streams: Iterable[str]) -> None:
+        """Streams that have a state."""
         if self._discovery is not None:
-            self._discovery.see(stream)
+            for stream in streams:
+                self._discovery.see(stream)
 
     def forget(self, stream: str) -> None:
         """A stream that has no state any more."""
@@ -146,15 +149,20 @@ class Outlets:
         if self._discovery is not None:
             self._discovery.again()
 
-    def publish(self, publish: Publish) -> None:
-        """Once a turn: replies; announcements that are due."""
+    def reply(self, publish: Publish) -> None:
+        """Once a turn: what commands are answered."""
         replies, self._replies = self._replies, []
         for topic, payload in replies:
             publish(topic, payload)
+
+    def announce(self, publish: Publish) -> None:
+        """Once a second, while connected: announcements that are due."""
         if self._stale:
+            self._dirty = True
             self._stale = [topic for topic in self._stale if not publish(topic, b"", retain=True)]
         if self._discovery is not None:
             for topic, payload in self._discovery.due():
+                self._dirty = True
                 if not publish(topic, payload, retain=True):
                     self._discovery.again(topic)
 
@@ -173,21 +181,18 @@ class Outlets:
         if self._recorder is not None and streams:
             self._recorder.take(streams[0].split("/", 1)[0], streams, out, x, present)
 
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something new to remember."""
+        return self._dirty or self._quiet.changed
+
     def before_commit(self) -> dict[str, str]:
         """Write what must not be acknowledged before it is written; what the store is to remember."""
         if self._recorder is not None:
             self._recorder.flush()
         announced = list(self._stale) if self._discovery is None else self._discovery.topics()
+        self._dirty = self._quiet.changed = False
         return {QUIET: self._quiet.text(), ANNOUNCED: "\n".join(announced)}
-
-    def retire(self, topics: Iterable[str]) -> list[Publication]:
-        """What removes devices announced by an older configuration and not by this one."""
-        own = set() if self._discovery is None else set(self._discovery.topics())
-        return [(topic, b"") for topic in topics if topic not in own]
-
-    def announced(self) -> list[str]:
-        """The topics of announced devices."""
-        return [] if self._discovery is None else self._discovery.topics()
 
     def health(self) -> dict[str, Any]:
         """For the health message; only of what is configured."""

@@ -8,8 +8,9 @@ is compiled while the broker is connected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.library import Library
@@ -21,6 +22,7 @@ from edge_rnn.files.config import NO_DETECTOR, channel_order
 from edge_rnn.files.config_types import Config, StreamConfig
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import check_self_test
+from edge_rnn.service import outlets
 from edge_rnn.service.codec import Decoder, Field, PayloadError, TimeField, decoder
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
@@ -33,6 +35,11 @@ from edge_rnn.stream.types import Message
 
 _REFUSED_AGAIN = "repeats are counted in health as daemon.refused and summed up here once a minute"
 _ADVICE = "start this stream cold"
+_LANES = 65_536
+_CACHED_TOPIC = 512
+# From here on a whole number without a unit is in nanoseconds; see `times.py`.
+_NANOSECONDS = 10**17
+_END = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,35 @@ class ModelInfo:
     name: str
     digest: str
     inputs: tuple[str, ...]
+
+
+class Aside(Protocol):
+    """Who takes messages that are no readings: commands, for one."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics to be asked about."""
+
+    def take(self, topic: str, payload: bytes, *, retained: bool) -> bool:
+        """Whether this message is taken."""
+
+
+class Lane(NamedTuple):
+    """What is known about a topic with one route, prepared; see `Pipeline.take_all`.
+
+    quick: the numbers of a payload that is as usual, the time last, see `JsonDecoder`; None: there is no
+    short way. most: bytes of a payload. nanoseconds: a large whole number is a time in ns.
+    """
+
+    stream: str
+    channels: tuple[int, ...]
+    quick: Callable[[bytes], list[Any]] | None
+    most: int
+    time: str | None
+    nanoseconds: bool
+
+
+_NO_LANE = Lane("", (), None, 0, None, nanoseconds=False)
 
 
 @dataclass(slots=True)
@@ -60,6 +96,7 @@ class Pipeline:
     models: dict[str, ModelInfo]
     outputs: Outputs
     notes: tuple[str, ...] = ()
+    lanes: dict[str, Lane] = field(default_factory=dict)
 
     def take(self, delivery: Delivery, counters: DaemonCounters, log: Log) -> list[Message]:
         """The values in one message, for the engine; what is not acceptable is counted and said."""
@@ -81,6 +118,76 @@ class Pipeline:
                     repeats=_REFUSED_AGAIN, stream=route.stream,
                 )  # fmt: skip
         return found
+
+    def take_requests(self) -> list[tuple[str, bytes]]:
+        """What decoders want published (topic, payload)."""
+        found = []
+        for decoders in self.decoders.values():
+            for one in decoders:
+                found += one.requests
+                one.requests.clear()
+        return found
+
+    def take_all(
+        self,
+        deliveries: Sequence[Delivery],
+        counters: DaemonCounters,
+        log: Log,
+        aside: Aside | None = None,
+    ) -> list[tuple[str, tuple[int, ...], int, Sequence[float]]]:
+        """`take` for all of them; the usual topic and payload go a shorter way with the same result.
+
+        What `aside` takes is no reading. It is asked about messages on its own topics alone.
+        """
+        own = frozenset[str]() if aside is None else aside.topics
+        found: list[tuple[str, tuple[int, ...], int, Sequence[float]]] = []
+        lanes = self.lanes
+        for delivery in deliveries:
+            lane = lanes.get(delivery[0])
+            if lane is None:
+                lane = self._lane(delivery.topic, own)
+            quick = lane.quick
+            if quick is not None and not delivery[3] and len(delivery[1]) <= lane.most:
+                try:
+                    values = quick(delivery[1])
+                except (ValueError, RecursionError):
+                    pass
+                else:
+                    if lane.time is None:
+                        found.append((lane.stream, lane.channels, delivery[4], values))
+                        continue
+                    moment = values.pop()
+                    if type(moment) is int and _NANOSECONDS < moment < _END and lane.nanoseconds:
+                        found.append((lane.stream, lane.channels, moment, values))
+                        continue
+            try:
+                if aside is not None and delivery.topic in own:
+                    if aside.take(delivery.topic, delivery.payload, retained=delivery.retained):
+                        continue
+                found += self.take(delivery, counters, log)
+            except Exception as error:  # noqa: BLE001 - the messages beside it have been accepted, too
+                counters.errors += 1
+                kind = type(error).__name__
+                log.limited("error", "take", kind, f"a message was not understood: {error!r}")
+        return found
+
+    def _lane(self, topic: str, own: frozenset[str]) -> Lane:
+        routes = self.routes.match(topic)
+        lane = _NO_LANE
+        if len(routes) == 1 and topic not in own:
+            (route,) = routes
+            decoding = self.decoders[route.group][route.extractor]
+            quick = getattr(decoding, "quick", None)
+            if quick is not None:
+                unit = None if decoding.time is None else decoding.time.unit
+                lane = Lane(
+                    route.stream, decoding.channels, quick, decoding.max_bytes, unit, unit in ("auto", "ns")
+                )
+        if len(topic) <= _CACHED_TOPIC:
+            if len(self.lanes) >= _LANES:
+                self.lanes.clear()
+            self.lanes[topic] = lane
+        return lane
 
     def load_states(self, states: Iterable[tuple[str, bytes]], log: Log) -> tuple[int, list[str]]:
         """Bring streams to saved states; how many went on, and the ids of those that start cold instead."""
@@ -136,6 +243,7 @@ def build(config: Config, now_ns: int) -> Pipeline:
         for template in own:
             wanted = filters.get(template.subscription, False) or retained[name]
             filters[template.subscription] = wanted
+    filters |= outlets.filters(config)
     return Pipeline(
         config=config,
         engine=Engine(groups, alive_since_ns=now_ns),

@@ -1,16 +1,52 @@
 """A reload: read, validate, load and compile beside the running configuration, on a helper thread.
 
 The result is a whole `Pipeline` or the reason why there is none; the daemon picks it up between two turns.
+`Watch` tells when the files it was made of have changed.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_rnn.errors import ConfigError, EdgeRnnError
 from edge_rnn.files.config_types import Config
 from edge_rnn.service.pipeline import Pipeline, build
+
+
+class Watch:
+    """Whether the configuration's file or a model has changed since it was read.
+
+    A change counts when two looks in a row see the same: a file that is being copied is not read half. A file
+    that is gone is waited for.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.follow(config)
+
+    def follow(self, config: Config) -> None:
+        """Watch the files of this configuration, as they are now."""
+        self._paths = [Path(config.source), *(stream.model for stream in config.streams)]
+        self._used = self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Take a look; True once for each change."""
+        before, self._seen = self._seen, self._look()
+        if self._seen != before or self._seen == self._used or None in self._seen:
+            return False
+        self._used = self._seen
+        return True
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        found: list[tuple[int, int, int] | None] = []
+        for path in self._paths:
+            try:
+                about = path.stat()
+                found.append((about.st_mtime_ns, about.st_size, about.st_ino))
+            except OSError:
+                found.append(None)
+        return found
 
 
 class Reload:

@@ -34,7 +34,7 @@ from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.stream.assemble import ACTIVE_AT, EMITTED, NEVER, NEWEST, QUIET, TIME_LIMIT, USED, Assembly
 from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
 from edge_rnn.stream.events import FAULTS, OPEN, STEP
-from edge_rnn.stream.states import StreamTable
+from edge_rnn.stream.states import StreamTable, Tap
 from edge_rnn.stream.types import Counters, Event, Message, Reading
 
 __all__ = ["Engine", "Group"]
@@ -147,6 +147,15 @@ class Engine:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    def show(self, tap: Tap | None) -> None:
+        """Show every vector that is judged from now on, with its verdict, to `tap`; None ends that."""
+        for table in self._tables.values():
+            table.tap = tap
+
+    def has(self, stream: str) -> bool:
+        """Whether a stream has a state."""
+        return stream in self._slots
 
     def streams(self) -> list[str]:
         """The ids of all streams with a state."""

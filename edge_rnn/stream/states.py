@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -52,6 +52,10 @@ _HEAD: Final = struct.Struct("<4sHH32s3I")
 _FIRST_ROWS: Final = 16
 _REMEDY: Final = "start this stream cold"
 _MAX_SHAPES: Final = 1024
+
+
+Tap = Callable[[list[str], NDArray[np.void], NDArray[np.float64], NDArray[np.uint8]], None]
+"""Is shown what was judged: ids, verdict records (n,), values (n, C), present (n, C); it keeps no array."""
 
 
 class StreamTable:
@@ -93,6 +97,7 @@ class StreamTable:
         self._library = library
         self.model = model
         self.names = names
+        self.tap: Tap | None = None
         self.max_streams = max_streams
         self.detector = self._detector(capacity)
         period = self.detector.plan.spec.period_ns
@@ -173,6 +178,9 @@ class StreamTable:
         rows = batch.rows[:n]
         self.detector.step_rows(rows, batch.times_ns[:n], batch.x[:n], batch.present[:n], out)
         self.tracker.note(rows, out)
+        if self.tap is not None:
+            streams = [str(self.ids[row]) for row in rows.tolist()]
+            self.tap(streams, out, batch.x[:n], batch.present[:n])
         batch.size = 0
         return out
 

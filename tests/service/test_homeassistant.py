@@ -85,7 +85,6 @@ def test_a_group_taken_out_of_the_configuration_is_removed() -> None:
     made.see("pumps")
     made.due()
     assert made.topics() == [TOPIC]
-    assert made.retire() == [(TOPIC, b"")]
 
 
 def test_too_many_streams_are_left_out_and_counted() -> None:

@@ -1,7 +1,8 @@
 """The payload is packed binary numbers, described by a format of Python's `struct` with a byte order.
 
 `layout = "<Ihhf"` is little-endian: an unsigned 32-bit, two signed 16-bit, one float. Columns count the
-numbers from 0; `x` is a filler byte and no column. With `each = "records"` a payload is one or more such records.
+numbers from 0; `x` is a filler byte and no column. With `each = "records"` a payload is one or more such
+records.
 """
 
 from __future__ import annotations
