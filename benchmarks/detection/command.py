@@ -15,7 +15,7 @@ from benchmarks.detection import robust, running
 from benchmarks.detection.lines import Board, Line
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording
-from benchmarks.detection.running import ALONE, BASELINE, BOTH, WITHOUT, Said, Trainer
+from benchmarks.detection.running import ALONE, BASELINE, BOTH, WITHOUT, Said, Trainer, Variant, one_scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def run(
         print(f"{line.detector:<34} {shown}", flush=True)
 
     first: list[Said] = []
-    for variant in [BOTH] if args.quick else [BOTH, WITHOUT, ALONE, BASELINE]:
-        line = Line("both" if variant is BOTH else variant.name)
-        for seed in range(args.seeds if variant not in (WITHOUT, BASELINE) else 1):
+    for variant, seeded in [(BOTH, True)] if args.quick else variants(settings):
+        line = Line(variant.name)
+        for seed in range(args.seeds if seeded else 1):
             said = running.said_by(chosen, settings, variant, seed, trainer)
             judge(line, said)
             if variant is BOTH and seed == 0:
@@ -105,6 +105,14 @@ def run(
     return made
 
 
-def settled(settings: Settings, **changes: Any) -> Settings:
-    """A setting with other values, for tests."""
-    return replace(settings, **changes)
+def variants(settings: Settings) -> list[tuple[Variant, bool]]:
+    """The lines of an ablation, and whether the network has a part in them, so that seeds differ."""
+    plans = settings.plans
+    if plans is None:
+        return [(BOTH, True), (WITHOUT, False), (ALONE, True), (BASELINE, False)]
+    found = [(BOTH, any(s.of_network for s in plans.scorers))]
+    for variant, network in ((WITHOUT, False), (ALONE, True)):
+        if any(s.of_network == network for s in plans.scorers):
+            found.append((variant, network))
+    found += [(one_scorer(s.name), s.of_network) for s in plans.scorers] if len(plans.scorers) > 2 else []
+    return [*found, (BASELINE, False)]

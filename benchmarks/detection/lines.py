@@ -78,7 +78,7 @@ def _cell(values: Sequence[float]) -> str:
     if not known:
         return "–"
     middle = float(np.median(known))
-    if len(known) == 1:
+    if _number(min(known)) == _number(max(known)):
         return _number(middle)
     return f"{_number(middle)} ({_number(min(known))} – {_number(max(known))})"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from benchmarks.detection.building import Plans
 from edge_rnn.calibrate import Options
 from edge_rnn.training.trainer import Recipe
 
@@ -17,7 +18,9 @@ from edge_rnn.training.trainer import Recipe
 class Settings:
     """How to train, calibrate and count one set.
 
-    recipe: of the network; its seed is set by the run. options: of calibration. columns: SMAP/MSL's inputs.
+    recipe: of the network; its seed is set by the run. features: what it is given besides the channels.
+    options: of calibration. plans: the detector scorer by scorer, in place of what `options` gives.
+    columns: SMAP/MSL's inputs.
     dither: standard deviation of noise put on training channels that never change (training refuses those).
     tail, gap: rows, how events are counted (`edge_rnn.evaluate.events.match`). buffer: rows, of VUS-PR.
     merge: alarms with at most so many rows between them count as one sequence in telemanom's counting.
@@ -25,7 +28,9 @@ class Settings:
     """
 
     recipe: Recipe = field(default_factory=Recipe)
+    features: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
+    plans: Plans | None = None
     columns: Literal["telemetry", "commands"] = "telemetry"
     dither: float = 0.0
     tail: int = 0

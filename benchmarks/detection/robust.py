@@ -124,7 +124,7 @@ def report(
     for recording in recordings:
         try:
             model = trainer.model(recording, settings, 0)
-            models.append(running.calibrated(model, recording, settings, BOTH.change(settings.options)))
+            models.append(running.calibrated(model, recording, settings, BOTH))
         except DataError:
             models.append(None)
     usable = [(r, m, s) for r, m, s in zip(recordings, models, plain, strict=True) if m is not None]

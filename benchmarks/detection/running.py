@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edge_rnn
+from benchmarks.detection.building import Plans, build
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording, digest_of, rising
 from edge_rnn.calibrate import Options, calibrate_detector
@@ -46,17 +47,35 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A detector around the same network: its name and how its options differ from the setting's."""
+    """A detector around the same network: its name, and how options or plans differ from the setting."""
 
     name: str
-    change: Callable[[Options], Options]
+    options: Callable[[Options], Options]
+    plans: Callable[[Plans], Plans | None]
 
 
-BOTH = Variant("network and readings", lambda options: options)
-WITHOUT = Variant("readings alone (network off)", lambda options: replace(options, residual_factor=0.0))
-ALONE = Variant("network alone", lambda options: replace(options, input_factor=0.0))
+BOTH = Variant("both", lambda options: options, lambda plans: plans)
+WITHOUT = Variant(
+    "readings alone (network off)",
+    lambda options: replace(options, residual_factor=0.0),
+    lambda plans: plans.only(network=False),
+)
+ALONE = Variant(
+    "network alone",
+    lambda options: replace(options, input_factor=0.0),
+    lambda plans: plans.only(network=True),
+)
 # The rule that needs no network: always the defaults, whatever a set's setting is.
-BASELINE = Variant("no-RNN MEWMA (defaults)", lambda _: Options(residual_factor=0.0))
+BASELINE = Variant("no-RNN MEWMA (defaults)", lambda _: Options(residual_factor=0.0), lambda _: None)
+
+
+def one_scorer(name: str) -> Variant:
+    """One scorer of the setting's plans alone."""
+
+    def alone(plans: Plans) -> Plans:
+        return replace(plans, scorers=tuple(s for s in plans.scorers if s.name == name))
+
+    return Variant(f"{name} alone", lambda options: options, alone)
 
 
 @dataclass(slots=True)
@@ -75,7 +94,7 @@ class Trainer:
         key = hashlib.sha256(
             "\n".join([
                 digest_of(table), repr(recipe), repr(settings.options.condition), settings.options.kind,
-                _sources(),
+                repr(settings.features), _sources(),
             ]).encode()
         ).hexdigest()[:24]  # fmt: skip
         path = self.cache / f"{key}.safetensors"
@@ -83,7 +102,7 @@ class Trainer:
             self.reused += 1
             return load(path)
         begun = time.perf_counter()
-        model = fit.train(table, recipe, name="model", options=settings.options)
+        model = fit.train(table, recipe, name="model", options=settings.options, features=settings.features)
         self.seconds += time.perf_counter() - begun
         self.trained += 1
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -106,11 +125,15 @@ def _dithered(table: Table, size: float) -> Table:
     return replace(table, values=np.where(flat, table.values + noise, table.values))
 
 
-def calibrated(model: Model, recording: Recording, settings: Settings, options: Options) -> Model:
+def calibrated(model: Model, recording: Recording, settings: Settings, variant: Variant) -> Model:
     """`model` with another detector, fitted to the same rows as the first; guard and conditioning stay."""
     assert model.detector is not None
     data = prepare([_dithered(recording.train, settings.dither)])
     rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    plans = None if settings.plans is None else variant.plans(settings.plans)
+    if plans is not None:
+        return build(model, rows, held_back_from(data), plans)
+    options = variant.options(settings.options)
     options = replace(options, condition=model.detector.condition, guard=model.detector.guard)
     return calibrate_detector(model, rows, held_back_from(data), options)
 
@@ -134,7 +157,7 @@ def said_by(
     for recording in recordings:
         try:
             model = trainer.model(recording, settings, seed)
-            model = calibrated(model, recording, settings, variant.change(settings.options))
+            model = calibrated(model, recording, settings, variant)
             result.append(stream(model, recording.table))
         except DataError as error:
             print(f"note: {recording.name}: {error}; it says nothing")
