@@ -1,0 +1,62 @@
+/* Runs one function of a library on memory from a file, and writes the memory back.
+ *
+ *     driver LIBRARY FUNCTION ARGUMENTS INPUT OUTPUT
+ *
+ * INPUT: counts of blocks and of links (int64); per block its size, then its bytes; per link four int64: at
+ * block a, byte b stands the address of block c, byte d; then the blocks and bytes of the ARGUMENTS that are
+ * addresses (block -1: the plain number that follows). OUTPUT: the result, then all blocks, with links as 0. */
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "driver: %s\n", what);
+    exit(3);
+}
+
+static int64_t word(FILE *file)
+{
+    int64_t value;
+    if (fread(&value, 8, 1, file) != 1) fail("the input ends early");
+    return value;
+}
+
+int main(int count, char **words)
+{
+    if (count != 6) fail("five arguments");
+    void *library = dlopen(words[1], RTLD_NOW);
+    if (!library) fail(dlerror());
+    void *function = dlsym(library, words[2]);
+    if (!function) fail(dlerror());
+    FILE *in = fopen(words[4], "rb");
+    if (!in) fail("no input");
+    int64_t blocks = word(in), links = word(in);
+    char **at = calloc((size_t)blocks + 1, sizeof *at);
+    int64_t *size = calloc((size_t)blocks + 1, sizeof *size), *link = calloc((size_t)links * 4 + 1, 8);
+    for (int64_t i = 0; i < blocks; i++) {
+        size[i] = word(in);
+        at[i] = aligned_alloc(64, ((size_t)size[i] + 127) & ~(size_t)63);
+        if (size[i] && fread(at[i], 1, (size_t)size[i], in) != (size_t)size[i]) fail("the input ends early");
+    }
+    for (int64_t i = 0; i < 4 * links; i++) link[i] = word(in);
+    for (int64_t i = 0; i < links; i++) {
+        int64_t *l = link + 4 * i, address = (int64_t)(at[l[2]] + l[3]);
+        memcpy(at[l[0]] + l[1], &address, 8);
+    }
+    int64_t a[6] = {0}, result;
+    int arguments = atoi(words[3]);
+    for (int i = 0; i < arguments; i++) {
+        int64_t block = word(in), value = word(in);
+        a[i] = block < 0 ? value : (int64_t)(at[block] + value);
+    }
+    result = ((int64_t(*)(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
+    for (int64_t i = 0; i < links; i++) memset(at[link[4 * i]] + link[4 * i + 1], 0, 8);
+    FILE *out = fopen(words[5], "wb");
+    if (!out) fail("no output");
+    fwrite(&result, 8, 1, out);
+    for (int64_t i = 0; i < blocks; i++) fwrite(at[i], 1, (size_t)size[i], out);
+    return fclose(out) ? 3 : 0;
+}
