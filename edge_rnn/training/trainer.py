@@ -24,13 +24,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import ConfigError, DataError
+from edge_rnn.training.checkpoint import Checkpoint, fingerprint
 from edge_rnn.training.extra import nn, torch
 
 MOST_HORIZONS = 8
@@ -149,6 +150,7 @@ def train_forecaster(
     held_back: Sequence[Rows],
     recipe: Recipe,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Forecaster, History]:
     """Train a forecaster.
 
@@ -157,9 +159,10 @@ def train_forecaster(
         held_back: for each stretch the rows that follow it directly, for the early stop; may be empty.
         recipe: how.
         progress: called after every epoch.
+        checkpoint: keeps the training over an interruption, and takes up one that was interrupted.
 
     Raises:
-        DataError: too few rows, or a loss that is not finite.
+        DataError: too few rows, a loss that is not finite, or a checkpoint of another training.
     """
     total = sum(len(rows) for rows in train)
     if total <= 2 * recipe.burn_in + 2:
@@ -170,7 +173,10 @@ def train_forecaster(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             network = Forecaster(train[0].x.shape[1], train[0].known.shape[1], recipe)
-        history = _train(network, train, held_back, recipe, progress)
+        if checkpoint is not None:
+            parts = [*train, *held_back]
+            checkpoint.begin(fingerprint(recipe, [p.x for p in parts], [p.known for p in parts]))
+        history = _train(network, train, held_back, recipe, progress, checkpoint)
     finally:
         torch.set_num_threads(threads)
     return network, history
@@ -182,6 +188,7 @@ def _train(
     held_back: Sequence[Rows],
     recipe: Recipe,
     progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> History:
     generator = torch.Generator().manual_seed(recipe.seed)
     batches = _Segments(train, recipe)
@@ -190,7 +197,12 @@ def _train(
     history = History()
     best = copy.deepcopy(network.state_dict())
     every = 1 if batches.chunks > 4 else 3
-    for epoch in range(epochs):
+    begin = 0
+    if checkpoint is not None and (kept := checkpoint.read(network, optimizer, generator)) is not None:
+        best, facts = kept
+        history = History(**facts)
+        begin = len(history.train)
+    for epoch in range(begin, epochs):
         share = 0.5 + 0.5 * math.cos(math.pi * epoch / max(1, epochs - 1))
         for group in optimizer.param_groups:
             group["lr"] = recipe.final_rate + (recipe.rate - recipe.final_rate) * share
@@ -209,8 +221,12 @@ def _train(
             history.held_back.append(loss)
             if epoch + 1 - history.best_epoch >= recipe.patience:
                 break
+        if checkpoint is not None and checkpoint.due():
+            checkpoint.write(network, optimizer, generator, best, asdict(history))
         if progress is not None:
             progress(epoch + 1, epochs, history.best)
+    if checkpoint is not None:
+        checkpoint.done()
     network.load_state_dict(best)
     return history
 

@@ -168,3 +168,77 @@ def test_bad_horizons(trainer):
         trainer.Recipe(horizons=(2000,))
     with pytest.raises(ConfigError, match="scale: expected none, laplace or gaussian"):
         trainer.Recipe(scale="cauchy")
+
+
+class InterruptedByTestError(Exception):
+    pass
+
+
+def weights_of(network):
+    torch = need.torch()
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+
+@pytest.mark.parametrize("at", [1, 7, 12])
+def test_an_interrupted_training_ends_with_the_same_weights(trainer, tmp_path, at):
+    from edge_rnn.training.checkpoint import Checkpoint
+
+    torch = need.torch()
+    train, held = halves(trainer, waves(trainer, 300), 240)
+    recipe = trainer.Recipe(hidden=6, epochs=14, cell="lstm")
+    whole, history = trainer.train_forecaster([train], [held], recipe)
+    ticks = iter(range(0, 10**6, 60))
+    file = tmp_path / "part"
+
+    def interrupt(done, _total, _loss):
+        if done == at:
+            raise InterruptedByTestError
+
+    with pytest.raises(InterruptedByTestError):
+        trainer.train_forecaster(
+            [train], [held], recipe, interrupt, Checkpoint(file, lambda: float(next(ticks)))
+        )
+    assert file.is_file()
+    told = []
+    again, continued = trainer.train_forecaster(
+        [train], [held], recipe, lambda done, *_: told.append(done), Checkpoint(file)
+    )
+    assert told[0] == at + 1
+    assert torch.equal(weights_of(whole), weights_of(again))
+    assert history == continued
+    assert not file.exists()
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(trainer, tmp_path):
+    from edge_rnn.training.checkpoint import Checkpoint
+
+    train, held = halves(trainer, waves(trainer, 200), 150)
+    file = tmp_path / "part"
+    ticks = iter(range(0, 10**6, 60))
+
+    def interrupt(*_told):
+        raise InterruptedByTestError
+
+    with pytest.raises(InterruptedByTestError):
+        trainer.train_forecaster(
+            [train], [held], trainer.Recipe(hidden=4, epochs=3), interrupt,
+            Checkpoint(file, lambda: float(next(ticks))),
+        )  # fmt: skip
+    whole = file.read_bytes()
+    for recipe, rows in (
+        (trainer.Recipe(hidden=5, epochs=3), train),
+        (trainer.Recipe(hidden=4, epochs=3), held),
+    ):
+        with pytest.raises(DataError, match="of another training"):
+            trainer.train_forecaster([rows], [held], recipe, None, Checkpoint(file))
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        changed = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            changed[place] ^= int(rng.integers(1, 256))
+        cut = int(rng.integers(0, len(whole))) if rng.random() < 0.2 else len(whole)
+        file.write_bytes(changed[:cut])
+        with pytest.raises(DataError, match="remove it to begin anew"):
+            trainer.train_forecaster(
+                [train], [held], trainer.Recipe(hidden=4, epochs=3), None, Checkpoint(file)
+            )
