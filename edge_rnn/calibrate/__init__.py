@@ -9,7 +9,7 @@
 No function here takes labels.
 """
 
-from edge_rnn.calibrate.fit import Options, calibrate_detector, without_network
+from edge_rnn.calibrate.fit import Options, calibrate_detector, fit_detector, limits, without_network
 from edge_rnn.calibrate.rows import Recording
 from edge_rnn.calibrate.statistics import drifting, longest_runs, period, scaling, silent_limit, stuck_limits
 
@@ -18,6 +18,8 @@ __all__ = [
     "Recording",
     "calibrate_detector",
     "drifting",
+    "fit_detector",
+    "limits",
     "longest_runs",
     "period",
     "scaling",

@@ -3,13 +3,18 @@
 Everything is measured with the detector itself, run over the recordings with provisional numbers, so that
 calibration and operation cannot differ:
 
-1. residual_scale: the spread of each channel's residual.
-2. center and precision of each scorer: mean and inverse covariance of its smoothed deviation z. The
+1. residual_scale: the spread of each channel's residual, at each horizon.
+2. numbers of each scorer (kinds.py); of a MEWMA mean and inverse covariance of its smoothed deviation z. The
    covariance is shrunk towards its diagonal by `shrinkage` (few rows and many channels make a full one fit
    the noise), and no variance is smaller than that of 1 % of the channel's spread.
-3. unit: so that the score is 1 at the threshold: `factor` times the `quantile` of the squared distances on
-   rows the network was NOT trained on. On rows it has learned, residuals are too small, and a threshold from
-   them alarms all day.
+3. unit, of a scorer without a tail: so that the score is 1 at the threshold: `factor` times the `quantile` of
+   its scores on rows the network was NOT trained on. On rows it has learned, residuals are too small, and a
+   threshold from them alarms all day. A tail begins with those scores.
+4. threshold, where its kind asks for it, and probability: from the combined scores on the same rows
+   (tables.py).
+
+`fit_detector` does this for any detector, given as a `DetectorSpec` without these numbers;
+`calibrate_detector` for the one that `Options` describe.
 
 Defaults and where they come from. Two scorers, the larger one counts: a MEWMA (rate 0.2) of the forecast's
 residual sees what breaks the pattern, the same on the readings themselves sees a slow departure that a
@@ -30,7 +35,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.calibrate import statistics
+from edge_rnn.calibrate import kinds, statistics, tables
 from edge_rnn.calibrate.rows import Recording, Rows, checked
 from edge_rnn.core.detector_spec import (
     AlarmSpec,
@@ -38,19 +43,19 @@ from edge_rnn.core.detector_spec import (
     DetectorSpec,
     GuardSpec,
     ScorerSpec,
+    Source,
+    TableSpec,
     ThresholdSpec,
 )  # fmt: skip
 from edge_rnn.core.model import Model
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.detector import Detector
-from edge_rnn.detect.thresholds import FEWEST_EXCESSES, tail_value
 from edge_rnn.detect.verdict import STATUSES
 from edge_rnn.errors import DataError, ModelFileError
 
 Floats = NDArray[np.float64]
 
 FEWEST_ROWS = 30
-_SMALLEST_VARIANCE = 1e-4
 _NO_ALARM = ThresholdSpec(kind="fixed", value=1e300)
 
 
@@ -60,8 +65,11 @@ class Options:
 
     kind: forecast or reconstruct. input_factor, residual_factor: multiples of the `quantile` of the squared
     distance at which the score is 1; 0 leaves that scorer out. rate: of the scorers' smoothing. threshold:
-    `quantile` (score > 1), or `dspot_ewma` / `dspot`: tail estimate for `risk`, above a moving mean. warmup,
-    max_freeze: steps. guard: None = limits found in the recordings. drift: None = found in them.
+    `quantile` (score > 1); `conformal`, `pot`, `spot`: for `risk`; `dspot_ewma`, `dspot`: tail estimate for
+    `risk` above a moving mean. alarms_per_day: in place of risk, by the sampling period. horizons,
+    scale_head: what the network's outputs are; there is a residual scorer for each horizon. warmup,
+    max_freeze: steps. guard: None = limits found in the recordings. condition: None = with the drift found
+    in them.
     """
 
     kind: Literal["forecast", "reconstruct"] = "forecast"
@@ -71,8 +79,11 @@ class Options:
     quantile: float = 0.99
     input_factor: float = 3.0
     residual_factor: float = 8.0
-    threshold: Literal["quantile", "dspot_ewma", "dspot"] = "quantile"
+    threshold: Literal["quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot"] = "quantile"
     risk: float = 1e-4
+    alarms_per_day: float | None = None
+    horizons: tuple[int, ...] = (1,)
+    scale_head: Literal["none", "laplace", "gaussian"] = "none"
     warmup: int = 30
     max_freeze: int = 10_000
     alarm: AlarmSpec = AlarmSpec(needed=2, window=3, clear_ratio=0.7, clear_hold=0)  # noqa: RUF009
@@ -99,47 +110,120 @@ def calibrate_detector(
         DataError: fewer than 30 usable rows, or unseen rows; times that do not increase; other channels.
         ModelFileError: the model's outputs do not fit the detector's kind.
     """
-    rows = checked(recordings, model.input_size)
+    wanted: list[tuple[ScorerSpec, float]] = []
+    if options.residual_factor > 0:
+        residual = ScorerSpec(kind=options.scorer, source="residual", rate=options.rate)
+        wanted += [
+            (msgspec.structs.replace(residual, horizon=k), options.residual_factor)
+            for k in range(len(options.horizons))
+        ]
+    if options.input_factor > 0:
+        scorer = ScorerSpec(kind=options.scorer, source="input", rate=options.rate)
+        wanted.append((scorer, options.input_factor))
+    if not wanted:
+        raise ModelFileError("options: residual_factor and input_factor are both 0, so nothing is scored")
+    risk = options.risk
+    if options.alarms_per_day is not None:
+        risk = tables.risk_of(options.alarms_per_day, statistics.period(recordings))
+    template = DetectorSpec(
+        kind=options.kind, horizons=options.horizons, scale_head=options.scale_head, warmup=options.warmup,
+        guard=options.guard or limits(recordings),
+        condition=options.condition or ConditionSpec(drift=statistics.drifting(recordings)),
+        scorers=tuple(scorer for scorer, _ in wanted), alarm=options.alarm,
+        threshold=ThresholdSpec(kind=options.threshold, value=1.0, risk=risk, max_freeze=options.max_freeze),
+    )  # fmt: skip
+    return fit_detector(
+        model, recordings, template, unseen_from, factors=[factor for _, factor in wanted],
+        quantile=options.quantile, shrinkage=options.shrinkage,
+    )  # fmt: skip
+
+
+def limits(recordings: Sequence[Recording]) -> GuardSpec:
+    """The guard's limits as the recordings suggest them."""
+    return GuardSpec(
+        stuck_after=statistics.stuck_limits(recordings), silent_after_ns=statistics.silent_limit(recordings)
+    )
+
+
+def fit_detector(
+    model: Model,
+    recordings: Sequence[Recording],
+    template: DetectorSpec,
+    unseen_from: Sequence[int] | None = None,
+    *,
+    factors: Sequence[float] | None = None,
+    quantile: float = 0.99,
+    shrinkage: float = 0.1,
+) -> Model:
+    """`model` with the detector that `template` describes, fitted to `recordings`.
+
+    Args:
+        model, recordings, unseen_from: see `calibrate_detector`.
+        template: everything a user chooses. What is measured is replaced: period_ns where it is 0,
+            residual_scale, the scorers' lists, counts and tails, unit (see factors), the threshold's numbers
+            (not of fixed and quantile), probability.
+        factors: per scorer the multiple of the `quantile` of its scores at which its score is 1; 0 leaves the
+            template's unit, which is what a scorer with a tail wants. Default: 1, with a tail 0.
+        quantile, shrinkage: see `Options`.
+
+    Raises:
+        DataError: as `calibrate_detector`.
+        ModelFileError: the template does not fit the model, or asks for what does not exist.
+    """
+    rows = checked(recordings, model.channels)
     starts = [0] * len(rows) if unseen_from is None else list(unseen_from)
     if len(starts) != len(rows):
         raise DataError(f"unseen_from: expected one per recording ({len(rows)}), got {len(starts)}")
-    c = model.input_size
-    condition = options.condition or ConditionSpec(drift=statistics.drifting(recordings))
-    guard = options.guard or GuardSpec(
-        stuck_after=statistics.stuck_limits(recordings), silent_after_ns=statistics.silent_limit(recordings)
-    )
-    sources: list[Literal["residual", "input"]] = []
-    if options.residual_factor > 0:
-        sources.append("residual")
-    if options.input_factor > 0:
-        sources.append("input")
-    if not sources:
-        raise ModelFileError("options: residual_factor and input_factor are both 0, so nothing is scored")
-    flat = tuple(
-        ScorerSpec(
-            kind="ewma_z", source=source, rate=options.rate, center=(0.0,) * c, precision=(1.0,) * c
+    if factors is None:
+        factors = [1.0 if s.tail is None else 0.0 for s in template.scorers]
+    if len(factors) != len(template.scorers):
+        raise ModelFileError(
+            f"factors: expected one per scorer ({len(template.scorers)}), got {len(factors)}"
         )
-        for source in sources
+    replaced = msgspec.structs.replace
+    spec = replaced(
+        template, period_ns=template.period_ns or statistics.period(recordings), threshold=_NO_ALARM,
+        alarm=AlarmSpec(), residual_scale=(), probability=TableSpec(),
+        scorers=_probes(template, model.channels),
     )  # fmt: skip
-    spec = DetectorSpec(
-        kind=options.kind, period_ns=statistics.period(recordings), warmup=options.warmup, guard=guard,
-        condition=condition, scorers=flat, threshold=_NO_ALARM,
-    )  # fmt: skip
-    spec = msgspec.structs.replace(spec, residual_scale=_residual_scale(replace(model, detector=spec), rows))
-    smoothed = _smoothed(replace(model, detector=spec), rows)
+    spec = replaced(spec, residual_scale=_residual_scale(replace(model, detector=spec), rows))
+    looked = _smoothed(replace(model, detector=spec), rows)
     fitted = []
-    for s, scorer in enumerate(flat):
-        scorer = _fit(scorer, smoothed[:, s], options)  # noqa: PLW2901
-        scores = _scores(
-            replace(model, detector=msgspec.structs.replace(spec, scorers=(scorer,))), rows, starts
+    for s, (scorer, factor) in enumerate(zip(template.scorers, factors, strict=True)):
+        scorer = kinds.with_numbers(  # noqa: PLW2901
+            replaced(scorer, tail=None, weight=1.0), looked[:, 2 * s], looked[:, 2 * s + 1], shrinkage
         )
-        factor = options.residual_factor if scorer.source == "residual" else options.input_factor
-        unit = factor * float(np.quantile(scores, options.quantile))
-        fitted.append(msgspec.structs.replace(scorer, unit=max(unit, 1e-9)))
-    spec = msgspec.structs.replace(spec, scorers=tuple(fitted))
+        alone = replaced(spec, scorers=(scorer,))
+        scores = _scores(replace(model, detector=alone), rows, starts)
+        if factor > 0:
+            unit = max(factor * float(np.quantile(scores, quantile)), 1e-9)
+            scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)  # noqa: PLW2901
+        old = template.scorers[s]
+        tail = None if old.tail is None else tables.filled(old.tail, scores)
+        fitted.append(replaced(scorer, tail=tail, weight=old.weight))
+    wanted = template.threshold
+    peaks = replaced(_NO_ALARM, peak_hold=wanted.peak_hold, peak_decay=wanted.peak_decay)
+    spec = replaced(spec, scorers=tuple(fitted), threshold=peaks)
     scores = _scores(replace(model, detector=spec), rows, starts)
-    spec = msgspec.structs.replace(spec, threshold=_threshold(scores, options), alarm=options.alarm)
+    spec = replaced(
+        spec, threshold=tables.threshold_of(scores, wanted), alarm=template.alarm,
+        probability=tables.table_of(scores),
+    )  # fmt: skip
     return replace(model, detector=spec)
+
+
+def _probes(template: DetectorSpec, channels: int) -> tuple[ScorerSpec, ...]:
+    """Two scorers for each of the template, whose states are its deviation as it is, and smoothed."""
+    return tuple(
+        _probe(s.source, s.horizon, rate, channels) for s in template.scorers for rate in (1.0, s.rate)
+    )
+
+
+def _probe(source: Source, horizon: int, rate: float, channels: int) -> ScorerSpec:
+    return ScorerSpec(
+        kind="ewma_z", source=source, horizon=horizon, rate=rate, center=(0.0,) * channels,
+        precision=(1.0,) * channels,
+    )  # fmt: skip
 
 
 def without_network(model: Model) -> Model:
@@ -165,27 +249,24 @@ def _normal_rows(
 
 
 def _residual_scale(model: Model, rows: Rows) -> tuple[float, ...]:
-    """(C,) standard deviation of the residual in model space, at least a thousandth."""
-    detector = Detector(model)
-    std = 1.0 if model.scaler is None else model.scaler.std
-    residuals = []
-    for t, x in rows:
-        verdicts, normal = _normal_rows(detector, t, x)
-        residuals.append(verdicts["residual"][normal] / std)
-    together = np.concatenate(residuals)
+    """(K * C,) standard deviation of the residuals in model space, at least a thousandth."""
+    spec = model.detector
+    assert spec is not None
+    probes = tuple(_probe("residual", k, 1.0, model.channels) for k in range(len(spec.horizons)))
+    together = _smoothed(replace(model, detector=msgspec.structs.replace(spec, scorers=probes)), rows)
     if len(together) < FEWEST_ROWS:
         raise DataError(
             f"calibration: expected at least {FEWEST_ROWS} rows without faults behind the warm-up, got "
             f"{len(together)} of {sum(len(t) for t, _ in rows)}; record for longer, or leave out a channel "
             "that is often missing"
         )
-    return tuple(float(v) for v in np.maximum(together.std(axis=0), 1e-3))
+    return tuple(float(v) for v in np.maximum(together.std(axis=0), 1e-3).ravel())
 
 
 def _smoothed(model: Model, rows: Rows) -> Floats:
     """(N, S, C): each scorer's smoothed deviation, read from the state after every normal row."""
     detector = Detector(model)
-    table, c = detector.table, model.input_size
+    table, c = detector.table, model.channels
     scorers = len(table.plan.spec.scorers)
     first, row = np.zeros(1, np.int64), np.zeros(1, table.verdict_dtype)
     present = np.ones((1, c), np.uint8)
@@ -204,26 +285,6 @@ def _smoothed(model: Model, rows: Rows) -> Floats:
     return np.array(result).reshape(-1, scorers, c)
 
 
-def _fit(scorer: ScorerSpec, z: Floats, options: Options) -> ScorerSpec:
-    """Center and precision from z (N, C)."""
-    center = z.mean(axis=0)
-    covariance = np.atleast_2d(np.cov(z.T))
-    variances = np.maximum(np.diag(covariance), _SMALLEST_VARIANCE)
-    if options.scorer == "ewma_z":
-        precision: Floats = 1.0 / variances
-    else:
-        shrunk = (1.0 - options.shrinkage) * covariance
-        np.fill_diagonal(shrunk, variances)
-        inverse = np.linalg.inv(shrunk)
-        precision = np.asarray((inverse + inverse.T) / 2.0, np.float64)
-    return msgspec.structs.replace(
-        scorer,
-        kind=options.scorer,
-        center=tuple(center.tolist()),
-        precision=tuple(precision.ravel().tolist()),
-    )
-
-
 def _scores(model: Model, rows: Rows, starts: Sequence[int]) -> Floats:
     """The scores of all normal rows the network was not trained on."""
     detector = Detector(model)
@@ -238,24 +299,3 @@ def _scores(model: Model, rows: Rows, starts: Sequence[int]) -> Floats:
             f"{len(together)}; hold back a longer part"
         )
     return together
-
-
-def _threshold(scores: Floats, options: Options) -> ThresholdSpec:
-    """The threshold on combined scores, which are near 1 where the quantile rule would alarm."""
-    if options.threshold == "quantile":
-        return ThresholdSpec(kind="quantile", value=1.0, max_freeze=options.max_freeze)
-    mean = float(scores.mean())
-    above = scores - mean
-    level = max(float(np.quantile(above, 0.98)), 1e-9)
-    excess = above[above > level] - level
-    if len(excess) >= FEWEST_EXCESSES:
-        value = tail_value(
-            level, len(above), len(excess), float(excess.sum()), float((excess * excess).sum()), options.risk
-        )
-    else:
-        value = 1.5 * max(float(above.max()), level)
-    return ThresholdSpec(
-        kind=options.threshold, value=value, initial=mean, risk=options.risk, level=level, count=len(above),
-        excess_count=len(excess), excess_sum=float(excess.sum()),
-        excess_squares=float((excess * excess).sum()), max_freeze=options.max_freeze,
-    )  # fmt: skip
