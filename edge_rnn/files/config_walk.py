@@ -15,7 +15,6 @@ are cut to a few letters with control characters escaped.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,6 +87,8 @@ def describe(value: object) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean "..."?` for the nearest known word, or an empty text."""
+    import difflib
+
     near = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
     return f'; did you mean "{near[0]}"?' if near else ""
 

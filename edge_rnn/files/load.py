@@ -14,15 +14,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from edge_rnn.core.model import Model
 from edge_rnn.errors import ModelFileError
 from edge_rnn.files.model_file import decode_model, is_model_file
 from edge_rnn.files.safetensors_file import looks_like_safetensors, read_tensors
-from edge_rnn.files.state_dict import Choices, load_state_dict
 from edge_rnn.files.text import printable
-from edge_rnn.files.torch_file import looks_like_torch, read_torch
+
+if TYPE_CHECKING:
+    from edge_rnn.files.state_dict import Choices
 
 MAX_BYTES = 64 << 20
 
@@ -80,15 +81,18 @@ def decode(
     **choices: Unpack[Choices],
 ) -> Model:
     """The model in the bytes of any supported file; arguments and errors as `load`."""
+    if looks_like_safetensors(data) and is_model_file(data, where):
+        given = [name for name, value in choices.items() if value] + (["key"] if key else [])
+        if given:
+            raise ModelFileError(
+                f"{where}: a model file already, which says for itself what {given[0]!r} would; leave it out"
+            )
+        return decode_model(data, where, self_test=self_test)
+    # What reads PyTorch's files is not small, and a daemon has a model file.
+    from edge_rnn.files.state_dict import load_state_dict
+    from edge_rnn.files.torch_file import looks_like_torch, read_torch
+
     if looks_like_safetensors(data):
-        if is_model_file(data, where):
-            given = [name for name, value in choices.items() if value] + (["key"] if key else [])
-            if given:
-                raise ModelFileError(
-                    f"{where}: a model file already, which says for itself what {given[0]!r} would; "
-                    "leave it out"
-                )
-            return decode_model(data, where, self_test=self_test)
         if key is not None:
             raise ModelFileError(f"{where}: key: a safetensors file has no dicts inside; leave it out")
         tensors, _ = read_tensors(data, where)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from edge_rnn.detect.verdict import Verdict
 from edge_rnn.errors import ConfigError, StoreError
@@ -23,10 +24,9 @@ from edge_rnn.files.config_types import Config
 from edge_rnn.service import health, outputs
 from edge_rnn.service.clock import Arrival, Clock, Timer
 from edge_rnn.service.commits import Commits
+from edge_rnn.service.facts import Facts, Latest
 from edge_rnn.service.health import DaemonCounters
-from edge_rnn.service.http import HttpServer
 from edge_rnn.service.logs import Log
-from edge_rnn.service.metrics import Facts, Latest
 from edge_rnn.service.mqtt import Connection, Delivery
 from edge_rnn.service.outlets import Outlets
 from edge_rnn.service.pipeline import Pipeline, build
@@ -34,6 +34,9 @@ from edge_rnn.service.reload import Reload, Watch
 from edge_rnn.service.store import Store
 from edge_rnn.service.systemd import Notifier
 from edge_rnn.stream.types import Event
+
+if TYPE_CHECKING:
+    from edge_rnn.service.http import HttpServer
 
 _TICK_S = 1.0
 # A signal that arrives in the moment before the wait begins is seen when the wait ends.
@@ -208,6 +211,9 @@ class Daemon:
         """Metrics and health over HTTP, where the configuration asks for them."""
         address = config.http.address()
         if address is not None:
+            # It brings a web server and a library for metrics: only where they are wanted.
+            from edge_rnn.service.http import HttpServer
+
             self._http = HttpServer(*address, self.facts)
             self._log.info("http", "/metrics, /healthz and /readyz are served", port=self._http.port)
 

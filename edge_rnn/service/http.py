@@ -19,7 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from edge_rnn.errors import ConfigError
-from edge_rnn.service.metrics import Facts, exposition
+from edge_rnn.service.facts import Facts
+from edge_rnn.service.metrics import exposition
 
 MOST_AT_ONCE = 8
 PATIENCE_S = 5.0

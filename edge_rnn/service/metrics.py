@@ -20,42 +20,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from edge_rnn import __version__
+from edge_rnn.service.facts import Facts, Latest
 
 _PREFIX = "edge_rnn"
-
-
-class Latest(NamedTuple):
-    """The latest verdict of a stream, as far as metrics tell it."""
-
-    stream: str
-    status: str
-    score: float
-    threshold: float
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A moment of the daemon.
-
-    counters: part (daemon, engine, broker, store) -> an object with integer fields, or a mapping; gauges:
-    name -> value; latest: the streams; problems: why it is not ready, empty if it is; stalled_s: seconds
-    since the data path last went round.
-    """
-
-    counters: dict[str, Any]
-    gauges: dict[str, float]
-    latest: list[Latest]
-    problems: list[str]
-    stalled_s: float
 
 
 class DaemonMetrics(Collector):

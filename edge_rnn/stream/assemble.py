@@ -27,7 +27,6 @@ memoryviews, which costs a third of indexing an array.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +70,8 @@ class Assembly:
     def check(self, names: Sequence[str]) -> None:
         """Check against the model's input names; `ConfigError` if it does not fit."""
         if self.on not in ("any", "all", "every") and self.on not in names:
+            import difflib
+
             close = difflib.get_close_matches(self.on, [*names, "any", "all", "every"], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"on: expected any, all, every or a channel's name, got {self.on!r}{hint}")
