@@ -1,7 +1,9 @@
 """Many streams of one model: one state table, one compiled call for all rows that are ready.
 
-The rows are stepped one after the other inside the call. The streams are independent, so the CPU
-overlaps the latency of one with the work of the next, and the bits are those of n separate steppers.
+Few rows, or those of a small network, are stepped one after the other inside the call: the streams are
+independent, so the CPU overlaps the latency of one with the work of the next. Many rows of a larger network
+are stepped in tiles of streams, where each weight is read once for all of them (tiles.py). Either way the
+bits are those of n separate steppers.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_rnn.core import fields as at
 from edge_rnn.core.backend import LibraryLike
-from edge_rnn.core.entries import DONE
+from edge_rnn.core.entries import DONE, MANY
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, numbers
 from edge_rnn.core.model import Float32, Model
 from edge_rnn.core.snapshot import read_snapshot, write_snapshot
 from edge_rnn.core.state import State, read_state, write_state
+from edge_rnn.core.tiling import Tiles, fewest_ready
 
 
 class StepperBatch:
@@ -46,15 +50,20 @@ class StepperBatch:
     ) -> None:
         if n < 1:
             raise ValueError(f"n: expected at least one stream, got {n}")
-        self._loop = StepLoop(model, numeric, lanes, library)
+        self._loop = StepLoop(model, numeric, lanes, library, MANY)
         self._layout = self._loop.layout
         self._states = self._loop.at_rest(n)
         self._steps = np.zeros(n, np.uint64)
-        self._all = np.arange(n)
-        # All streams at once is the common case: its arguments are made once.
-        self._ys = np.empty((n, model.output_size), np.float32)
-        self._words = self._loop.table(self._states, None, self._ys, n, self._all, self._steps)
+        # The arguments are made once; arrays are given by their `id` and read by compiled code.
+        self._words = self._loop.table(self._states, None, np.empty(0, np.float32), n, None, self._steps)
+        self._words[at.CAPACITY] = n
+        packed_lanes = self._loop.packed.lanes
+        self._words[at.FEWEST] = fewest = fewest_ready(model, packed_lanes)
+        if fewest <= n:
+            self._tiles = Tiles(model, packed_lanes, n, fewest)
+            self._tiles.write(self._words)
         self._table = address(self._words)
+        self._many, self._outputs = self._loop.drive, model.output_size
 
     def __repr__(self) -> str:
         return (
@@ -91,9 +100,10 @@ class StepperBatch:
         Raises:
             ValueError: another shape, or a number that is not finite as float32; no stream was stepped.
         """
-        if self._loop.drive(self._table, id(xs)) == DONE:
-            return self._ys.copy()
-        return self._step(self._all, numbers(xs, (len(self), self.model.input_size), "xs"))
+        ys = np.empty((len(self._states), self._outputs), np.float32)
+        if self._many(self._table, 0, id(xs), id(ys)) == DONE:
+            return ys
+        return self._step(None, numbers(xs, (len(self), self.model.input_size), "xs"))
 
     def step_some(self, indices: Sequence[int] | NDArray[np.integer], xs: ArrayLike) -> Float32:
         """One reading for some streams, in the order given; a stream named twice takes two steps.
@@ -109,7 +119,11 @@ class StepperBatch:
             ValueError: no such stream, another shape, or a number that is not finite as float32; no
                 stream was stepped.
         """
-        chosen = np.asarray(indices)
+        chosen = indices if type(indices) is np.ndarray else np.asarray(indices)
+        if chosen.ndim == 1:
+            ys = np.empty((len(chosen), self._outputs), np.float32)
+            if self._many(self._table, id(chosen), id(xs), id(ys)) == DONE:
+                return ys
         if chosen.size == 0:
             chosen = chosen.astype(np.int64)
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
@@ -122,9 +136,16 @@ class StepperBatch:
         rows = np.ascontiguousarray(chosen, np.int64)
         return self._step(rows, numbers(xs, (len(rows), self.model.input_size), "xs"))
 
-    def _step(self, rows: NDArray[np.int64], xs: NDArray[np.generic]) -> Float32:
-        ys = np.empty((len(rows), self.model.output_size), np.float32)
-        self._loop(self._states, for_kernel(xs), ys, rows, self._steps)
+    def _step(self, rows: NDArray[np.int64] | None, xs: NDArray[np.generic]) -> Float32:
+        """A step for any readings and for arrays that compiled code cannot read."""
+        ys, readings = np.empty((len(xs), self._outputs), np.float32), for_kernel(xs)
+        words = self._words.copy()
+        words[at.ROW_LIST] = 0 if rows is None else address(rows)
+        words[at.XS_AT], words[at.WIDE] = address(readings), readings.dtype == np.float64
+        words[at.YS_AT], words[at.COUNT] = address(ys), len(xs)
+        bad = self._many(address(words), 0, 0, 0)
+        self._words[at.STAMP] = words[at.STAMP]
+        self._loop.refuse(bad, xs)
         return ys
 
     def _row(self, row: int) -> int:

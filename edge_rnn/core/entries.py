@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
-Code = Callable[..., int]
+Code = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A function of int64 that returns an int64.
+    """A function of int64 that returns a number.
 
     Attributes:
         name: of its own among all entries; the symbol in a library is `edge_rnn_<name>`.
         module, factory: factory(lanes, fused) there gives its `jit.EntryPoint`; imported when compiled.
         arguments: how many int64 it takes.
+        result: the type of what it returns.
     """
 
     name: str
     module: str
     factory: str
     arguments: int
+    result: Literal["int64", "float64"] = "int64"
 
 
 class Backend(Protocol):
@@ -45,7 +47,9 @@ class Backend(Protocol):
 
 
 DRIVE = Entry("drive", "edge_rnn.core.kernels", "drive", 2)
-ENTRIES = (DRIVE,)
+MANY = Entry("many", "edge_rnn.core.many", "many", 4)
+ENTRIES = (DRIVE, MANY)
 
-# What the functions answer besides counts and indices: done; or the input is not what the table says.
-DONE, UNFIT = -1, -2
+# What the functions answer besides counts and indices: done; or the input is not what the table says; or
+# (less t) no row has the number given at t.
+DONE, UNFIT, NO_ROW = -1, -2, -3

@@ -23,9 +23,16 @@ NONE, RELU, TANH, SIGMOID, SOFTMAX = (
 
 # Arguments of `drive`: addresses of plan, weights, states, row numbers (0: always row 0), scratch, xs (0: the
 # array given beside the table), ys, counters of steps per row (0: not counted); bytes of a state row, whether
-# xs is float64, number of steps; of an array beside the table: what its type, its dtype (one of two) and its
-# number of dimensions must be.
+# xs is float64, number of steps; of an array beside the table: what its type, its dtype (one of two; of row
+# numbers: a third) and its number of dimensions must be.
+# Of `many` alone: how many rows there are; from how many ready ones on a tile is used; a number per row and
+# the last one given out, to tell the rows already in a tile. Of tiles: plan and weights of `pack(model, 1)`,
+# a plan of the head alone and where in a row its input is, room for the addresses of a tile's rows, a row
+# that is nobody's, scratch, and the size of its areas.
 (
     PLAN_AT, WEIGHTS_AT, STATES_AT, ROW_BYTES, ROW_LIST, SCRATCH_AT, XS_AT, WIDE, YS_AT, STEPS_AT, COUNT,
-    ARRAY_TYPE, ARRAY_FLOAT32, ARRAY_FLOAT64, ARRAY_DIMENSIONS, WORDS,
-) = range(16)  # fmt: skip
+    ARRAY_TYPE, ARRAY_FLOAT32, ARRAY_FLOAT64, ARRAY_DIMENSIONS, ARRAY_INT64,
+    CAPACITY, FEWEST, STAMPS_AT, STAMP,
+    TILE_PLAN_AT, TILE_WEIGHTS_AT, TILE_HEAD_AT, TILE_TOP, TILE_ROWS, TILE_SPARE, TILE_SCRATCH, TILE_AREA,
+    WORDS,
+) = range(29)  # fmt: skip

@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 
 Numeric = Literal["auto", "F", "U"]
 F = TypeVar("F", bound=Callable[..., object])
-Entry = TypeVar("Entry", bound=Callable[..., int])
+Entry = TypeVar("Entry", bound=Callable[..., float])
 
 _CHECKSUM = hashlib.sha256().digest_size
 
@@ -157,7 +157,7 @@ class EntryPoint:
         more: the arguments beside the table's address in such a trial.
     """
 
-    function: Callable[..., int]
+    function: Callable[..., float]
     signature: str
     key: str
     probe: NDArray[np.int64]
@@ -165,7 +165,7 @@ class EntryPoint:
     more: tuple[int, ...] = ()
 
     @functools.cached_property
-    def machine_code(self) -> Callable[..., int]:
+    def machine_code(self) -> Callable[..., Any]:
         """The compiled function; compiled, or loaded from the cache, at the first time asked."""
         code = compiled(self.function, self.signature, self.key)
         return entry_point(code, self.probe.ctypes.data, self.answer, *self.more)

@@ -24,12 +24,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_rnn.core import activations as activations_module
+from edge_rnn.core import arrays as arrays_module
 from edge_rnn.core import entries as entries_module
 from edge_rnn.core import fields as at
 from edge_rnn.core import header, simd
 from edge_rnn.core import jit as jit_module
 from edge_rnn.core import model as model_module
 from edge_rnn.core.activations import activations
+from edge_rnn.core.arrays import fits
 from edge_rnn.core.entries import DONE, UNFIT
 from edge_rnn.core.jit import EntryPoint, inlined, jit, source_digest
 from edge_rnn.core.simd import Address
@@ -62,7 +64,7 @@ class Kernels:
 
 
 def _sources() -> str:
-    modules = (activations_module, at, entries_module, header, jit_module, model_module, simd)
+    modules = (activations_module, arrays_module, at, entries_module, header, jit_module, model_module, simd)
     return source_digest(__file__, *(str(m.__file__) for m in modules))
 
 
@@ -291,22 +293,6 @@ def kernels(lanes: int, fused: bool) -> Kernels:
     )  # fmt: skip
     key = f"lanes={lanes} fused={fused} sources={_sources()}"
 
-    @inlined
-    def fits(table: Address, array: Address, count: int, inputs: int) -> bool:
-        """Whether the object is a contiguous array of this shape, float32 or float64."""
-        if load_word(array + header.TYPE, 0) != load_word(table, at.ARRAY_TYPE):
-            return False
-        dtype = load_word(array + header.DTYPE, 0)
-        if dtype != load_word(table, at.ARRAY_FLOAT32) and dtype != load_word(table, at.ARRAY_FLOAT64):
-            return False
-        dimensions, shape = load_word(table, at.ARRAY_DIMENSIONS), load_word(array + header.SHAPE, 0)
-        return (
-            load_int(array + header.DIMENSIONS, 0) == dimensions
-            and load_int(array + header.FLAGS, 0) & header.SIDE_BY_SIDE == header.SIDE_BY_SIDE
-            and load_word(shape, dimensions - 1) == inputs
-            and (dimensions == 1 or load_word(shape, 0) == count)
-        )
-
     def drive(table: Address, array: Address) -> int:
         plan, weights, scratch = (
             load_word(table, at.PLAN_AT), load_word(table, at.WEIGHTS_AT), load_word(table, at.SCRATCH_AT),
@@ -319,7 +305,7 @@ def kernels(lanes: int, fused: bool) -> Kernels:
         inputs, outputs = load_int(plan, at.INPUTS), load_int(plan, at.OUTPUTS)
         y, own_x = load_int(plan, at.Y), scratch + 4 * load_int(plan, at.X)
         if xs == 0:
-            if not fits(table, array, count, inputs):
+            if not fits(table, array, load_word(table, at.ARRAY_DIMENSIONS), count, inputs):
                 return UNFIT
             xs = load_word(array + header.DATA, 0)
             wide = load_word(array + header.DTYPE, 0) == load_word(table, at.ARRAY_FLOAT64)

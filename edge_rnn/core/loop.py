@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_rnn.core import fields as at
 from edge_rnn.core.backend import LibraryLike, backend
 from edge_rnn.core.digest import weights_digest
-from edge_rnn.core.entries import DRIVE
+from edge_rnn.core.entries import DRIVE, Entry
 from edge_rnn.core.header import readable
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import address, aligned
@@ -23,7 +23,7 @@ from edge_rnn.core.model import Float32, Float64, Model
 from edge_rnn.core.pack import pack
 
 Numbers = Float32 | Float64
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
 
 def numbers(value: ArrayLike, shape: tuple[int, ...], what: str) -> NDArray[np.generic]:
@@ -62,6 +62,7 @@ class StepLoop:
         numeric: "F", "U" or "auto".
         lanes: vector width (4, 8, 16); None takes the one that suits the target. No bit depends on it.
         library: compiled functions from there, see `backend`; None compiles them here.
+        entry: the function that `drive` is.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class StepLoop:
         numeric: Numeric = "auto",
         lanes: int | None = None,
         library: LibraryLike | None = None,
+        entry: Entry = DRIVE,
     ) -> None:
         self.model = model
         code = backend(model, numeric, lanes, library)
@@ -77,7 +79,7 @@ class StepLoop:
         self.packed = pack(model, code.lanes)
         self.layout = self.packed.layout
         self.digest = weights_digest(model)
-        self.drive = code.code(DRIVE)
+        self.drive = code.code(entry)
         self._scratch = aligned(1, self.packed.scratch_size)
         self._constants = np.zeros(at.WORDS, np.int64)
         self._constants[at.PLAN_AT] = address(self.packed.plan)
@@ -115,7 +117,7 @@ class StepLoop:
         elif readable():
             words[at.ARRAY_TYPE] = id(np.ndarray)
             words[at.ARRAY_FLOAT32], words[at.ARRAY_FLOAT64] = id(_FLOAT32), id(_FLOAT64)
-            words[at.ARRAY_DIMENSIONS] = 1 if rows is None else 2
+            words[at.ARRAY_INT64], words[at.ARRAY_DIMENSIONS] = id(_INT64), 1 if rows is None else 2
         words[at.YS_AT] = address(ys)
         words[at.STEPS_AT] = 0 if steps is None else address(steps)
         words[at.COUNT] = count
@@ -135,7 +137,10 @@ class StepLoop:
             ValueError: an input is not finite as float32; then nothing was stepped.
         """
         table = self.table(states, xs, ys, len(xs), rows, steps)
-        bad = self.drive(address(table), 0)
+        self.refuse(self.drive(address(table), 0), xs)
+
+    def refuse(self, bad: int, xs: NDArray[np.generic]) -> None:
+        """Raise ValueError for the input (flat index) that the loop refused, if it is one."""
         if bad >= 0:
             row, column = divmod(bad, self.model.input_size)
             raise ValueError(f"xs[{row}, {column}]: {not_finite(xs[row, column])}; nothing was stepped")

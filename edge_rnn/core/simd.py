@@ -265,6 +265,82 @@ def _store_float(context: Any, address: Any, offset: Any, number: Any) -> Any:  
     return types.void(types.int64, types.int64, types.float32), code
 
 
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """The transpose of a square of numbers, both as rows: 4, 8 or 16 vectors of as many lanes.
+
+    Twice pairs of rows are interleaved within groups of four lanes, which is one instruction on every
+    target; then, of pairs of rows 4 and 8 apart, even groups go to one row and odd ones to the other.
+    """
+    lanes = len(rows)
+    shape = ir.VectorType(INT32, lanes)
+
+    def pairs(distance: int, low: list[int], high: list[int]) -> None:
+        for i in range(lanes):
+            if not i & distance:
+                a, b = rows[i], rows[i + distance]
+                rows[i] = builder.shuffle_vector(a, b, ir.Constant(shape, low))
+                rows[i + distance] = builder.shuffle_vector(a, b, ir.Constant(shape, high))
+
+    def in_groups(
+        four: tuple[int, ...],
+    ) -> list[int]:  # 0-3: lanes of the first row's group, 4-7: the second's
+        return [g + p if p < 4 else lanes + g + p - 4 for g in range(0, lanes, 4) for p in four]
+
+    rows = list(rows)
+    pairs(1, in_groups((0, 4, 1, 5)), in_groups((2, 6, 3, 7)))
+    for i in range(0, lanes, 4):
+        rows[i + 1], rows[i + 2] = rows[i + 2], rows[i + 1]
+    pairs(1, in_groups((0, 1, 4, 5)), in_groups((2, 3, 6, 7)))
+    groups = [k // 4 % 2 for k in range(2 * lanes)]
+    for distance in (d for d in (4, 8) if d < lanes):
+        pairs(distance, *([k for k in range(2 * lanes) if groups[k] == odd] for odd in (0, 1)))
+    return rows
+
+
+def turned_rows(lanes: int) -> tuple[Callable[[Address, int, Address, int], None], ...]:
+    """Squares of `lanes` numbers between rows anywhere and a table, rows becoming columns.
+
+    gather(rows, offset, target, stride): numbers from `offset` on of the row at each of the int64 addresses
+        at `rows`; number u of row s goes to target[u * stride + s].
+    scatter(source, stride, rows, offset): the way back.
+    """
+    arguments = types.void(types.int64, types.int64, types.int64, types.int64)
+
+    def at_row(builder: Any, rows: Any, offset: Any, s: int) -> Any:
+        row = builder.load(_pointer(builder, rows, ir.Constant(ir.IntType(64), s), ir.IntType(64)))
+        return _vector_pointer(builder, row, offset, lanes)
+
+    def at_line(builder: Any, table: Any, stride: Any, u: int) -> Any:
+        return _vector_pointer(builder, table, builder.mul(stride, ir.Constant(ir.IntType(64), u)), lanes)
+
+    def move(builder: Any, sources: list[Any], targets: list[Any]) -> None:
+        loaded = [builder.load(pointer) for pointer in sources]
+        for value in loaded:
+            value.align = 4
+        for value, pointer in zip(_turned(builder, loaded), targets, strict=True):
+            builder.store(value, pointer).align = 4
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def gather(context: Any, rows: Any, offset: Any, target: Any, stride: Any) -> Any:  # noqa: ARG001
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+            sources = [at_row(builder, values[0], values[1], s) for s in range(lanes)]
+            move(builder, sources, [at_line(builder, values[2], values[3], u) for u in range(lanes)])
+            return context.get_dummy_value()
+
+        return arguments, code
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def scatter(context: Any, source: Any, stride: Any, rows: Any, offset: Any) -> Any:  # noqa: ARG001
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+            lines = [at_line(builder, values[0], values[1], u) for u in range(lanes)]
+            move(builder, lines, [at_row(builder, values[2], values[3], s) for s in range(lanes)])
+            return context.get_dummy_value()
+
+        return arguments, code
+
+    return gather, scatter
+
+
 # store(address, offset, vector); tree(v): v[j] + v[j+n] for n = lanes/2 ... 1, then v[0].
 store: Callable[[Address, int, Vec], None] = _store
 tree: Callable[[Vec], float] = _tree

@@ -301,7 +301,7 @@ class Detector:
         judge = self._judge  # a local name: called as an attribute it would cost 20 ns more
         try:
             score = judge(self._words_at, time_ns)
-        except (OverflowError, TypeError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"time_ns: expected a 64-bit number of nanoseconds, got {time_ns!r}") from error
         if score != REFUSED:
             return score

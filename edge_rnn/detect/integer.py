@@ -1,8 +1,8 @@
 """The detector over a quantised network: all of `detector.py` as it is, only the network's step is in
 integers.
 
-The same compiled loop is built around `integer_step`; h and c lie in the row as integers, so rows and
-snapshots cannot be exchanged with those of the float network. Verdicts are those of the exported C.
+The same compiled loop is built around `integer_step`; h and c lie in the row as integers. Snapshots hold them
+as floats, so a stream can move between the two networks and to a device. Verdicts are those of the exported C.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Float64, Model
 from edge_rnn.core.quantize import quantize
 from edge_rnn.detect import fields as at
-from edge_rnn.detect import loop
+from edge_rnn.detect import loop, snapshot
 from edge_rnn.detect.detector import Detector, DetectorTable
 
 _MOST_ROWS, _STRETCH = 65_536, 4096
@@ -32,7 +32,7 @@ class IntegerDetectorTable(DetectorTable):
 
     def __init__(self, model: Model, quantized: Quantized, capacity: int) -> None:
         super().__init__(model, capacity, "U")
-        self._integers = IntegerPacked(quantized)
+        self._quantized, self._integers = quantized, IntegerPacked(quantized)
         self._run = loop.integer_rows()
         self._fresh = self.plan.fresh.copy()
         self._fresh["core"][0] = self._integers.row(quantized, self._fresh["core"][0])
@@ -48,14 +48,28 @@ class IntegerDetectorTable(DetectorTable):
         """Make `row` a stream that has seen nothing."""
         self.states[row] = self._fresh[0]
 
+    def snapshot(self, row: int) -> bytes:
+        """The row with h and c as floats: a float detector can go on from it, too.
+
+        A float32 holds 24 bits, so an lstm's cell beyond +-4 is rounded.
+        """
+        record = self.states[row : row + 1].copy()
+        record["core"][0] = self._integers.core(self._quantized, record["core"][0])
+        return snapshot.dump(self.plan, record[0], self.fused)
+
+    def restore(self, row: int, content: bytes) -> None:
+        """Bring `row` to a saved state, each number to its nearest step; errors as `DetectorTable`."""
+        record = snapshot.load(self.plan, content)
+        record["core"][0] = self._integers.row(self._quantized, record["core"][0])
+        self.states[row] = record[0]
+
 
 class IntegerDetector(Detector):
     """One stream over a quantised network; `quantized.model` has a detector section."""
 
     def __init__(self, quantized: Quantized) -> None:
         super().__init__(quantized.model, "U")
-        self.table = IntegerDetectorTable(quantized.model, quantized, 1)
-        self._one = self.table.call(0, self._time, self._x, self._present, self._out)
+        self._use(IntegerDetectorTable(quantized.model, quantized, 1))
 
 
 def network_inputs(model: Model, readings: NDArray[np.float64]) -> Float64:
