@@ -179,7 +179,7 @@ def check_exportable(model: Model) -> None:
     spec = model.detector
     if spec is None:
         return
-    problems = [f"detector: {reason}" for reason in export_obstacles(spec)]
+    problems = [f"detector: {reason}" for reason in export_obstacles(spec, model.features)]
     if problems:
         problems.append(
             "exportable are the scorers mewma, ewma_z and the thresholds fixed, quantile, dspot_ewma"

@@ -12,13 +12,17 @@ with variance v. A generalised Pareto tail then has
 
 and is exceeded with probability q above  t + sigma/xi ((q n/k)^-xi - 1),  for xi = 0  t - sigma ln(q n/k).
 
+    spot              threshold = value, refitted in the same way whenever a score exceeds `level`
+    conformal, pot    threshold = value; the word says how calibration found it
+
 Nothing is learned from a score that is too high or while the alarm is on. `dspot` takes pow and log, whose
-last bits differ between libraries: it is the one part of a detector that cannot be exported.
+last bits differ between libraries: it is the one part of a detector that can never be exported.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.jit import jit
@@ -49,11 +53,36 @@ def tail_value(
 tail_value_jit = jit(tail_value)
 
 
-def export_obstacles(spec: DetectorSpec) -> tuple[str, ...]:
-    """Why this detector cannot be exported to C with equal bits, one reason each; empty = it can."""
+def export_obstacles(spec: DetectorSpec, features: Sequence[str] = ()) -> tuple[str, ...]:
+    """Why this detector cannot be exported to C with equal bits, one reason each; empty = it can.
+
+    features: the model's. Only dspot is out of reach for good; all else is made of arithmetic that C repeats,
+    but the exported runtime does not have it. What only explains (probability, band) is left out there.
+    """
     reasons = []
-    if spec.threshold.kind == "dspot":
+    t, condition, alarm = spec.threshold, spec.condition, spec.alarm
+    if t.kind == "dspot":
         reasons.append(
             "threshold dspot needs pow and log, which differ between C libraries; use dspot_ewma instead"
         )
+    kinds = sorted({s.kind for s in spec.scorers if s.kind not in ("mewma", "ewma_z")})
+    sources = sorted({s.source for s in spec.scorers if s.source not in ("residual", "input")})
+    missing = {
+        f"horizons {spec.horizons}": spec.horizons != (1,),
+        f"scale_head {spec.scale_head}": spec.scale_head != "none",
+        f"features {', '.join(features)}": bool(features),
+        "guard.on_late fault": spec.guard.on_late == "fault",
+        "condition.soft_clip": condition.soft_clip > 0,
+        "condition.running": any(condition.running),
+        f"scorers of kind {', '.join(kinds)}": bool(kinds),
+        f"scorers with source {', '.join(sources)}": bool(sources),
+        "a scorer's side": any(s.side != "both" for s in spec.scorers),
+        "a scorer's tail": any(s.tail is not None for s in spec.scorers),
+        "a scorer's weight": any(s.weight != 1.0 for s in spec.scorers),
+        "threshold spot": t.kind == "spot",
+        "threshold.peak_hold": t.peak_hold > 0,
+        "an alarm's limits in seconds": alarm.pending_ns + alarm.clear_ns + alarm.refractory_ns > 0,
+        "alarm.severity": bool(alarm.severity),
+    }
+    reasons += [f"{what}: not in the C runtime yet; leave it out" for what, used in missing.items() if used]
     return tuple(reasons)

@@ -12,6 +12,8 @@ from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES
 from tests.detect.models import SECOND, model, scorer
 from tests.detect.twin import Twin
 
+LOOK = ["residual", "input"]
+
 
 @st.composite
 def specs(draw: st.DrawFn, channels: int) -> DetectorSpec:
@@ -43,10 +45,7 @@ def specs(draw: st.DrawFn, channels: int) -> DetectorSpec:
         ),
         residual_scale=draw(st.sampled_from([(), tuple(0.5 + i for i in range(channels))])),
         scorers=tuple(
-            scorer(
-                channels, draw(st.sampled_from(["mewma", "ewma_z"])),
-                draw(st.sampled_from(["residual", "input"])), i,
-            )  # fmt: skip
+            scorer(channels, draw(st.sampled_from(["mewma", "ewma_z"])), draw(st.sampled_from(LOOK)), i)
             for i in range(draw(st.integers(1, 3)))
         ),
         combine=draw(st.sampled_from(["max", "sum"])),
