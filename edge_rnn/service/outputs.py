@@ -8,25 +8,34 @@
 
 Numbers are written so that reading them gives the same double; what is not finite becomes null, because JSON
 has no NaN. Times stand there twice: ISO 8601 for people and most tools, nanoseconds for programs. The JSON of
-verdicts is put together by hand from parts that are encoded once a stream: it is what is written most.
+scores, of which there are most, is made by msgspec from a type that is prepared once a group.
 
 This file does no input or output; what was published last (for "on change" and "one in") is all its state.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
-from edge_rnn.detect.verdict import Verdict
+from edge_rnn.detect.verdict import STATUSES, Status, Verdict
+from edge_rnn.stream.burst import Judged
 from edge_rnn.stream.types import Event
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 _SECOND = 1_000_000_000
+_FAULT: Final = STATUSES.index("fault")
+# What a name of a msgspec field cannot hold.
+_UNFIT: Final = re.compile(r'[\\"\x00-\x1f]')
+_ENCODER: Final = msgspec.json.Encoder()
 
 Publication = tuple[str, bytes]
 """Topic and payload."""
@@ -45,19 +54,66 @@ def number(value: float) -> str:
 def iso(time_ns: int) -> str:
     """ISO 8601 in UTC, with as many groups of three digits as are needed."""
     seconds, rest = divmod(time_ns, _SECOND)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    digits = f"{rest:09d}"
-    while digits.endswith("000"):
-        digits = digits[:-3]
-    return f"{text}.{digits}Z" if digits else f"{text}Z"
+    text = _to_the_second(seconds)
+    if not rest:
+        return f"{text}Z"
+    if rest % 1000:
+        return f"{text}.{rest:09d}Z"
+    return f"{text}.{rest // 1000:06d}Z" if rest % 1_000_000 else f"{text}.{rest // 1_000_000:03d}Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+class Told(NamedTuple):
+    """The latest verdict of a stream, in short."""
+
+    stream: str
+    status: Status
+    score: float
+    threshold: float
+    time_ns: int
+
+
+class _Group:
+    """How the scores of one group become JSON: types whose fields are the model's inputs."""
+
+    __slots__ = ("channels", "names", "score")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        names = tuple(name.encode("utf-8", "replace").decode() for name in names)
+        self.names = names
+        self.channels: Callable[..., Any] = lambda *values: dict(zip(names, values, strict=True))
+        kind: Any = dict[str, float]
+        if not any(_UNFIT.search(name) for name in names):
+            fields = [(f"c{i}", float) for i in range(len(names))]
+            rename = {f"c{i}": name for i, name in enumerate(names)}
+            self.channels = kind = msgspec.defstruct("Channels", fields, rename=rename, gc=False)
+        self.score: Callable[..., Any] = msgspec.defstruct(
+            "Score",
+            [
+                ("time", str), ("time_ns", int), ("status", str), ("alarm", bool), ("n", int),
+                ("score", float), ("threshold", float), ("shares", kind), ("expected", kind),
+                ("faults", dict[str, str] | msgspec.UnsetType, msgspec.UNSET),
+            ],
+            gc=False,
+        )  # fmt: skip
 
 
 class _Stream:
     """What is known about one stream's outputs."""
 
-    __slots__ = ("channels", "condition", "event", "latest", "score", "scored_ns", "state", "state_payload")
+    __slots__ = (
+        "channels", "code", "condition", "event", "group", "latest", "score", "scored_ns", "state",
+        "state_payload",
+    )  # fmt: skip
 
-    def __init__(self, base: str, stream: str, channels: tuple[str, ...]) -> None:
+    def __init__(self, base: str, stream: str, channels: tuple[str, ...], group: _Group) -> None:
+        self.group = group
+        # Status and alarm as one number where nothing is faulty: what most verdicts have like the one before.
+        self.code = -1
         self.score = f"{base}/{stream}/score"
         self.event = f"{base}/{stream}/event"
         self.state = f"{base}/{stream}/state"
@@ -65,7 +121,7 @@ class _Stream:
         self.condition: object = None
         self.state_payload = b""
         self.scored_ns: int | None = None
-        self.latest: Verdict | None = None
+        self.latest: Told | None = None
 
 
 class Outputs:
@@ -82,32 +138,78 @@ class Outputs:
         self.health = f"{base}/health"
         self._base = base
         self._every = score_every_ns
-        self._names = {group: tuple(map(quoted, channels)) for group, channels in names.items()}
+        plain = {group: tuple(channels) for group, channels in names.items()}
+        self._names = {group: tuple(map(quoted, channels)) for group, channels in plain.items()}
+        self._groups = {group: _Group(channels) for group, channels in plain.items()}
+        self._none = _Group(())
         self._streams: dict[str, _Stream] = {}
 
     def _stream(self, stream: str) -> _Stream:
         found = self._streams.get(stream)
         if found is None:
-            names = self._names.get(stream.split("/", 1)[0], ())
-            found = self._streams[stream] = _Stream(self._base, stream, names)
+            group = stream.split("/", 1)[0]
+            names, form = self._names.get(group, ()), self._groups.get(group, self._none)
+            found = self._streams[stream] = _Stream(self._base, stream, names, form)
         return found
 
     def verdict(self, verdict: Verdict) -> tuple[Publication | None, Publication | None]:
         """The score to publish, if it is its turn, and the new state, if it has changed."""
         out = self._stream(verdict.stream)
-        out.latest = verdict
+        out.latest = Told(verdict.stream, verdict.status, verdict.score, verdict.threshold, verdict.time_ns)
         condition = (verdict.status, verdict.alarm, verdict.faults)
         changed = condition != out.condition
         state = None
         if changed:
             out.condition = condition
+            code = 2 * STATUSES.index(verdict.status) + verdict.alarm
+            out.code = -1 if verdict.faults else code
             out.state_payload = _state(verdict, out.channels)
             state = (out.state, out.state_payload)
         due = out.scored_ns is None or not 0 <= verdict.time_ns - out.scored_ns < self._every
         if not (due or changed):
             return None, state
         out.scored_ns = verdict.time_ns
-        return (out.score, _score(verdict, out.channels)), state
+        return (out.score, _score(verdict, out.group)), state
+
+    def judged(self, judged: Judged) -> tuple[list[Publication], list[Publication], list[str]]:
+        """`verdict` for all of them: scores to publish, states that have changed, and whose they are."""
+        records, every, streams = judged.records, self._every, self._streams
+        form = self._groups.get(judged.group, self._none)
+        channels, score_of, encode = form.channels, form.score, _ENCODER.encode
+        codes = 2 * records["status"].astype(np.int64) + records["alarm"]
+        codes[records["status"] == _FAULT] = -2
+        columns = (
+            judged.streams, codes.tolist(), records["time_ns"].tolist(), records["step"].tolist(),
+            records["score"].tolist(), records["threshold"].tolist(), records["share"].tolist(),
+            records["expected"].tolist(),
+        )  # fmt: skip
+        scores: list[Publication] = []
+        states: list[Publication] = []
+        changed: list[str] = []
+        for index, (stream, code, time_ns, step, score, threshold, share, expected) in enumerate(
+            zip(*columns, strict=True)
+        ):
+            out = streams.get(stream)
+            if out is None or out.code != code:
+                first, state = self.verdict(judged.verdict(index))
+                if first is not None:
+                    scores.append(first)
+                if state is not None:
+                    states.append(state)
+                    changed.append(stream)
+                continue
+            status = STATUSES[code >> 1]
+            out.latest = Told(stream, status, score, threshold, time_ns)
+            before = out.scored_ns
+            if before is not None and 0 <= time_ns - before < every:
+                continue
+            out.scored_ns = time_ns
+            text = score_of(
+                iso(time_ns), time_ns, status, code & 1 == 1, step, score, threshold, channels(*share),
+                channels(*expected),
+            )  # fmt: skip
+            scores.append((out.score, encode(text)))
+        return scores, states, changed
 
     def event(self, event: Event) -> Publication:
         """The message of an event."""
@@ -117,7 +219,7 @@ class Outputs:
         """The latest state of every stream: a broker that came back may have lost what it retained."""
         return [(s.state, s.state_payload) for s in self._streams.values() if s.state_payload]
 
-    def latest(self) -> list[Verdict]:
+    def latest(self) -> list[Told]:
         """The latest verdict of every stream; may be called from another thread."""
         return [s.latest for s in list(self._streams.values()) if s.latest is not None]
 
@@ -125,10 +227,6 @@ class Outputs:
         """No longer remember a stream; the empty payload removes its retained state."""
         self._streams.pop(stream, None)
         return f"{self._base}/{stream}/state", b""
-
-
-def _map(names: tuple[str, ...], values: Iterable[float]) -> str:
-    return ",".join(f"{name}:{number(value)}" for name, value in zip(names, values, strict=False))
 
 
 def _faults(verdict: Verdict, names: tuple[str, ...]) -> str:
@@ -141,15 +239,20 @@ def _head(verdict: Verdict) -> str:
     return f'{time},"status":"{verdict.status}","alarm":{alarm}'
 
 
-def _score(verdict: Verdict, names: tuple[str, ...]) -> bytes:
-    text = (
-        f'{{{_head(verdict)},"n":{verdict.step},"score":{number(verdict.score)},'
-        f'"threshold":{number(verdict.threshold)},"shares":{{{_map(names, verdict.share.tolist())}}},'
-        f'"expected":{{{_map(names, verdict.expected.tolist())}}}'
-    )
+def _score(verdict: Verdict, form: _Group) -> bytes:
+    # A verdict of a group that is not known has no names for its channels.
+    names = form.names
+    count = len(names)
+    faults: Any = msgspec.UNSET
     if verdict.faults:
-        text += f',"faults":{{{_faults(verdict, names)}}}'
-    return (text + "}").encode()
+        faults = {names[fault.channel]: fault.kind for fault in verdict.faults if fault.channel < count}
+    return _ENCODER.encode(
+        form.score(
+            iso(verdict.time_ns), verdict.time_ns, verdict.status, verdict.alarm, verdict.step, verdict.score,
+            verdict.threshold, form.channels(*verdict.share.tolist()[:count]),
+            form.channels(*verdict.expected.tolist()[:count]), faults,
+        )
+    )  # fmt: skip
 
 
 def _state(verdict: Verdict, names: tuple[str, ...]) -> bytes:

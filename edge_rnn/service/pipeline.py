@@ -162,7 +162,8 @@ class Pipeline:
                         continue
             try:
                 if aside is not None and delivery.topic in own:
-                    if aside.take(delivery.topic, delivery.payload, retained=delivery.retained):
+                    taken = aside.take(delivery.topic, delivery.payload, retained=delivery.retained)
+                    if taken:
                         continue
                 found += self.take(delivery, counters, log)
             except Exception as error:  # noqa: BLE001 - the messages beside it have been accepted, too

@@ -50,6 +50,9 @@ class FakeLink:
         self.sent.append((topic, data, retain))
         return True
 
+    def publish_batch(self, messages, *, retain: bool = False) -> int:
+        return sum(self.publish(topic, data, retain=retain) for topic, data in messages)
+
     def window(self) -> int:
         return self.room - len(self.sure)
 
@@ -343,13 +346,13 @@ def test_silence_is_told_by_the_tick_and_ends_with_the_next_reading(bench) -> No
 def test_a_turn_that_fails_is_counted_and_said_and_the_next_one_works(bench, monkeypatch) -> None:
     b = bench(commit_every="100ms")
     pipeline = b.daemon._pipeline
-    feed = pipeline.engine.feed
-    monkeypatch.setattr(pipeline.engine, "feed", lambda *_: 1 / 0)
+    feed = pipeline.engine.judge
+    monkeypatch.setattr(pipeline.engine, "judge", lambda *_: 1 / 0)
     b.link.bring(payload(0))
     b.turn(0)
     assert b.daemon.counters.errors == 1
     assert "ZeroDivisionError" in b.log.getvalue()
-    monkeypatch.setattr(pipeline.engine, "feed", feed)
+    monkeypatch.setattr(pipeline.engine, "judge", feed)
     b.link.bring(payload(1))
     b.turn(1)
     b.turn(1)

@@ -35,13 +35,20 @@ class Mosquitto:
     """The broker; `extra` are further lines of its configuration, `listener` lines of its listener."""
 
     def __init__(
-        self, folder: Path, *, extra: Iterable[str] = (), listener: Iterable[str] = (), anonymous: bool = True
+        self,
+        folder: Path,
+        *,
+        extra: Iterable[str] = (),
+        listener: Iterable[str] = (),
+        anonymous: bool = True,
+        log: bool = True,
     ) -> None:
         self._program = need.program("mosquitto")
         self._folder = folder
         self._extra = list(extra)
         self._listener = list(listener)
         self._anonymous = anonymous
+        self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -68,7 +75,7 @@ class Mosquitto:
             lines = [
                 f"listener {port} 127.0.0.1", *self._listener,
                 f"allow_anonymous {str(self._anonymous).lower()}", "set_tcp_nodelay true",
-                "log_type all", *self._extra,
+                f"log_type {'all' if self._log else 'error'}", *self._extra,
             ]  # fmt: skip
             config.write_text(_USER + "\n".join(lines) + "\n")
             with (self._folder / "mosquitto.log").open("ab") as log:

@@ -25,7 +25,11 @@ _Tree = dict[str, "int | _Tree"]
 
 
 class JsonDecoder(DocumentDecoder):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        quick: the short way, see `quick_reader`; None if there is none.
+    """
 
     def __init__(
         self,
@@ -42,10 +46,10 @@ class JsonDecoder(DocumentDecoder):
         if time is not None:
             paths.append(parse_path(time.path))
         plain = each is None and not key
-        self._quick = quick_reader(paths, timed=time is not None) if plain else None
+        self.quick = quick_reader(paths, timed=time is not None) if plain else None
 
     def _messages(self, _topic: str, payload: bytes, stream: str, arrival_ns: int, /) -> list[Message]:
-        quick = self._quick
+        quick = self.quick
         if quick is not None:
             try:
                 values = quick(payload)
