@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -82,6 +83,9 @@ def _run(words: list[str]) -> int:
         sys.stderr.write(f"edge-rnn: {got}\n\n{_overview()}\n")
         return 2
     verb = words[0]
+    if verb == "run":
+        # The request to read the configuration again, which has not been read yet; unhandled, it is an end.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     command = import_module(f"edge_rnn.commands.{verb}")
     parser = argparse.ArgumentParser(
         prog=f"edge-rnn {verb}",

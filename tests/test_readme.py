@@ -146,10 +146,12 @@ def test_the_list_of_keys_is_complete() -> None:
         config_types.LogConfig, config_types.HealthConfig, config_types.HttpConfig,
         config_types.StreamConfig,
         config_types.ChannelConfig, config_types.TimeConfig,
+        config_types.HomeAssistantConfig, config_types.CommandsConfig, config_types.SinkConfig,
+        config_types.RecordConfig, config_types.ReloadConfig,
     ]  # fmt: skip
     keys = {name.removesuffix("_ns").removesuffix("_s") for s in sections for name in s.__struct_fields__}
-    # A password is never a key of the file; its two sources are.
-    assert keys - {"password"} <= told
+    # A password is never a key of the file; its two sources are. Sizes stand there in MB.
+    assert keys - {"password", "secret", "max_file_bytes", "max_total_bytes"} <= told
 
 
 def test_links_inside_the_page_lead_somewhere() -> None:

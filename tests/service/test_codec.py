@@ -282,9 +282,9 @@ def test_the_quick_way_of_json_decides_as_the_long_way_does() -> None:
     assert isinstance(made, JsonDecoder)
     quick = 0
     for case in hostile(MUTANTS, seed="quick", names=("json quick",)):
-        assert made._quick is not None
+        assert made.quick is not None
         try:
-            made._quick(case.payload)
+            made.quick(case.payload)
         except (ValueError, RecursionError):
             continue
         try:
