@@ -24,12 +24,13 @@ Progress = Callable[[int, int, float], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge-rnn train`."""
     parser.epilog = """\
-Reads CSV or NDJSON with one time column; every other column with numbers is a channel, except label
+Reads CSV, NDJSON or Parquet with one time column; every other column with numbers is a channel, except label
 columns (anomaly, changepoint, label, ...; --labels names others), which are never inputs. Trains a network
 to forecast the next reading on the first part of each file, calibrates scorers and thresholds with the
 rest, writes one model file and prints its card. Train on a stretch in which nothing was wrong.
 
-example:
+examples:
+  edge-rnn train pump.csv -o pump.safetensors --auto 120 --alarms-per-day 0.1
   edge-rnn train pump.csv -o pump.safetensors --time ts --channels vib,temp,flow --rows 5000"""
     add = parser.add_argument
     add("data", nargs="+", metavar="DATA", help="CSV or NDJSON files, all with the same channels")
@@ -45,6 +46,38 @@ example:
     add("--layers", type=int, default=1, metavar="N", help="recurrent layers (default: %(default)s)")
     add("--epochs", type=int, metavar="N", help="at most so many (default: by the number of rows)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, another model (default: %(default)s)")
+    add(
+        "--horizons",
+        type=_steps,
+        default=(1,),
+        metavar="1,6,24",
+        help="forecast so many steps ahead, at once (default: 1)",
+    )
+    add(
+        "--scale",
+        choices=("none", "laplace", "gaussian"),
+        default="none",
+        help="the network says how sure it is, too (default: none)",
+    )
+    add(
+        "--features",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="inputs made of the time (day_sin, day_cos, week_sin, weekend, ...) or difference:CHANNEL",
+    )
+    add(
+        "--auto",
+        type=float,
+        metavar="SECONDS",
+        help="try several sizes for so long, keep the smallest that is no worse (instead of --hidden)",
+    )
+    add("--alarms-per-day", type=float, metavar="A", help="set the threshold for so many false alarms a day")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep the training in OUTPUT.part while it runs, and go on from it if it is there",
+    )
     add("--threads", type=int, default=1, metavar="N", help="of PyTorch (default: %(default)s)")
     add("--json", action="store_true", help="print the card as JSON")
 
@@ -52,9 +85,11 @@ example:
 def run(args: argparse.Namespace) -> int:
     """Train, write the model file, print its card."""
     # First of all: without torch this is one line that says what to install.
+    from edge_rnn.calibrate import Options
     from edge_rnn.files.model_file import save
     from edge_rnn.training import fit
     from edge_rnn.training.card import render
+    from edge_rnn.training.checkpoint import Checkpoint
     from edge_rnn.training.data import read_tables
     from edge_rnn.training.trainer import Recipe
 
@@ -68,19 +103,36 @@ def run(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         seed=args.seed,
         threads=args.threads,
+        horizons=args.horizons,
+        scale=args.scale,
     )
     tables = read_tables(
         args.data, time=args.time, channels=args.channels, labels=args.labels, delimiter=args.delimiter
     )
+    if args.resume and args.auto is not None:
+        raise ConfigError("--resume: the trainings of --auto have no one checkpoint; give one or the other")
+    if args.alarms_per_day is not None and not 0 < args.alarms_per_day < 1e6:
+        raise ConfigError(f"--alarms-per-day: expected a number above 0, got {args.alarms_per_day}")
+    options = None
+    if args.alarms_per_day is not None:
+        options = Options(threshold="pot", alarms_per_day=args.alarms_per_day)
+    part = output.with_name(f"{output.name}.part")
     name = args.name or output.name.removesuffix(".safetensors")
     try:
         with _progress() as progress:
-            model = fit.train(tables, recipe, rows=args.rows, name=name, progress=progress)
+            model = fit.train(
+                tables, recipe, rows=args.rows, name=name, features=args.features, auto_s=args.auto,
+                checkpoint=Checkpoint(part) if args.resume else None, options=options, progress=progress,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        sys.stderr.write("train: stopped, nothing written\n")
+        if args.resume and part.exists():
+            sys.stderr.write(f"train: stopped; the same command goes on from {part}\n")
+        else:
+            sys.stderr.write("train: stopped, nothing written\n")
         raise
     save(model, output)
-    card = fit.card_of(model)
+    card = dict(fit.card_of(model))
+    card["device"] = {**card["device"], "step_ns": fit.step_ns(model)}
     if args.json:
         print(json.dumps({"model": output.name, **card}, indent=2))
     else:
@@ -95,6 +147,13 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"expected column names with commas between, got {text!r}")
     return names
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected steps such as 1,6,24, got {text!r}") from None
 
 
 def _check_output(output: Path, data: list[Path]) -> None:

@@ -202,6 +202,7 @@ def _build(document: Document, taker: _Taker) -> Model:
         for i, section in enumerate(document.head)
     )
     scaler, test, rest = document.scaler, document.self_test, document.rest_state
+    inputs = layers[0].input_size if layers else 0
     outputs = head[-1].output_size if head else layers[-1].output_size if layers else 0
     return Model(
         layers=layers,
@@ -211,7 +212,7 @@ def _build(document: Document, taker: _Taker) -> Model:
         scaler=None if scaler is None else Scaler(np.array(scaler.mean), np.array(scaler.std)),
         detector=document.detector,
         self_test=None if test is None else SelfTest(
-            x=taker.take("self_test.x", (test.steps, len(document.inputs))),
+            x=taker.take("self_test.x", (test.steps, inputs)),
             y=taker.take("self_test.y", (test.steps, outputs)),
             tolerance=test.tolerance,
         ),

@@ -10,7 +10,7 @@ often it is wrong shows on other recordings, with `edge-rnn replay`.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from edge_rnn.training.trainer import Rows
 
 Card = dict[str, Any]
 NOTICEABLE = 0.05
+_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def skill(
     for outputs, lead, rows in zip(said, before, held, strict=True):
         x = np.concatenate([lead.x[:, :c], rows.x[:, :c]])
         first = max(len(lead), ahead)
+        if first >= len(x):  # a stretch shorter than the horizon: nothing was said about it
+            continue
         target, known = x[first:], rows.known[first - len(lead) :]
         forecast = outputs[first - ahead : len(x) - ahead, place * c : (place + 1) * c]
         for i, rule in enumerate((forecast, x[first - ahead : len(x) - ahead], mean)):
@@ -144,6 +147,15 @@ def render(card: Mapping[str, Any], width: int | None = None) -> str:
                 f"{part['alarms_per_day']:.3g} a day, "
                 f"{part['rows_in_alarm']} of {part['rows']} rows in alarm",
             )
+    for key, label in (("test", "test"), ("baseline_test", "no RNN")):
+        part = card.get(key)
+        if part is not None:
+            say(
+                label,
+                f"on {part['rows']} rows that set nothing: {part['alarms']} alarm(s), "
+                f"{part['alarms_per_day']:.3g} a day expected",
+            )
+    _say_more(card, say)
     for note in data["notes"]:
         say("note", note)
     if width is not None:
@@ -151,3 +163,41 @@ def render(card: Mapping[str, Any], width: int | None = None) -> str:
         wrapped = (textwrap.wrap(line, max(width, 40), subsequent_indent=indent) for line in lines)
         lines = [piece for pieces in wrapped for piece in pieces]
     return "\n".join(lines)
+
+
+def _say_more(card: Mapping[str, Any], say: Callable[..., None]) -> None:
+    """Curves as small pictures in text, and what the model costs; a card of an older version has neither."""
+    losses = card["network"].get("losses")
+    if losses is not None:
+        curves = _picture(losses["training"]), _picture(losses["held_back"])
+        say("losses", f"training {curves[0]}", f"held back {curves[1]}")
+    trials = card["network"].get("trials")
+    if trials:
+        tried = ", ".join(f"{t['hidden']}: {t['loss']:.4g}" for t in trials)
+        say("tried", f"hidden units and held-back loss: {tried}")
+    residuals = card.get("residuals")
+    if residuals is not None:
+        widest = residuals["widest"]
+        bars = ", ".join(f"{name} {_picture(counts, 20)}" for name, counts in residuals["counts"].items())
+        say("residuals", f"{bars} (from -{widest:g} to {widest:g} spreads)")
+    device = card.get("device")
+    if device is not None:
+        here = [f"a step {device['step_ns']:.0f} ns on this processor"] if "step_ns" in device else []
+        say(
+            "costs",
+            *here,
+            f"on a microcontroller {device['weights_bytes'] / 1024:.1f} KiB of flash for weights (int8: a "
+            f"quarter) and {device['state_bytes']} B of RAM for a stream's network; edge-rnn export counts",
+        )
+
+
+def _picture(values: Sequence[float], columns: int = 24) -> str:
+    """Values as a line of blocks, from their smallest to their largest."""
+    finite = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
+    if finite.size == 0:
+        return "-"
+    pieces = np.array_split(finite, min(columns, finite.size))
+    means = np.array([piece.mean() for piece in pieces])
+    span = float(np.ptp(means))
+    levels = np.round((means - means.min()) / span * 7) if span > 0 else np.zeros(len(means))
+    return "".join(_BLOCKS[int(level)] for level in levels)

@@ -13,7 +13,7 @@ changes, a channel without readings, label columns among the inputs, too few row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from edge_rnn.files.readings import LABEL_NAMES, Table, read_table
 GAP_PERIODS = 10
 MIN_ROWS = 100
 MIN_STRETCH = 24
+TEST_FROM = 5000
+TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,6 +219,24 @@ def held_back_from(data: TrainingData) -> list[int]:
     """Per stretch its first held-back row: what lies before is trained on."""
     share = held_back_share(data.rows)
     return [round(len(stretch) * (1 - share)) for stretch in data.stretches]
+
+
+def without_test(data: TrainingData) -> tuple[TrainingData, list[int | None]]:
+    """The rows to learn and calibrate from, and per stretch of `data` where its test part begins.
+
+    From `TEST_FROM` rows on the last tenth of the recording's longest stretch is kept out of everything, so
+    that alarms are counted on rows that set no threshold. With fewer rows each is needed, and there is none.
+    """
+    starts: list[int | None] = [None] * len(data.stretches)
+    if data.rows < TEST_FROM:
+        return data, starts
+    longest = max(range(len(data.stretches)), key=lambda i: len(data.stretches[i]))
+    stretch = data.stretches[longest]
+    at = round(len(stretch) * (1 - TEST_SHARE))
+    starts[longest] = at
+    stretches = list(data.stretches)
+    stretches[longest] = Stretch(stretch.times_ns[:at], stretch.values[:at])
+    return replace(data, stretches=tuple(stretches)), starts
 
 
 def seconds(nanoseconds: int) -> str:

@@ -11,6 +11,7 @@ Nothing here decides about detection: what a score or a threshold is made of bel
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,18 +29,25 @@ from edge_rnn.calibrate import (
     without_network,
 )
 from edge_rnn.core.detector_spec import ConditionSpec, GuardSpec
+from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Input, Model
+from edge_rnn.core.stepper import Stepper
 from edge_rnn.detect.detector import Detector
-from edge_rnn.errors import DataError
+from edge_rnn.errors import ConfigError, DataError
 from edge_rnn.files.readings import Table
 from edge_rnn.training import card as cards
 from edge_rnn.training import network as net
+from edge_rnn.training.checkpoint import Checkpoint
+from edge_rnn.training.choosing import train_or_choose
 from edge_rnn.training.conditioning import condition, cut
-from edge_rnn.training.data import GAP_PERIODS, TrainingData, held_back_from, prepare
+from edge_rnn.training.data import GAP_PERIODS, TrainingData, held_back_from, prepare, without_test
 from edge_rnn.training.extra import torch
-from edge_rnn.training.trainer import Forecaster, Progress, Recipe, Rows, forecasts, train_forecaster
+from edge_rnn.training.trainer import Forecaster, Progress, Recipe, Rows, forecasts
 
-__all__ = ["card_of", "train"]
+__all__ = ["card_of", "step_ns", "train"]
+
+_WIDEST, _BINS = 5.0, 20
+_TIMED_STEPS, _TIMED_RUNS = 200, 9
 
 
 def train(
@@ -49,6 +57,8 @@ def train(
     name: str = "model",
     rows: int | None = None,
     features: Sequence[str] = (),
+    auto_s: float | None = None,
+    checkpoint: Checkpoint | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -60,6 +70,8 @@ def train(
         name: of the model, letters for people.
         rows: use only the first so many rows of each table.
         features: what the network is given besides the channels, see `Model.features`.
+        auto_s: try several sizes for so many seconds and keep the smallest that is no worse (`choosing.py`).
+        checkpoint: keeps a training over an interruption; not with auto_s.
         options: how to calibrate; its `condition` and `guard`, where None, are found in the readings.
         progress: called after every epoch with (done, at most, best held-back loss).
 
@@ -72,13 +84,18 @@ def train(
 
     The same tables, recipe and options give the same model.
     """
-    data = prepare([tables] if isinstance(tables, Table) else tables, rows)
+    if auto_s is not None and checkpoint is not None:
+        raise ConfigError("auto_s: several trainings have no one checkpoint; give one or the other")
+    whole_data = prepare([tables] if isinstance(tables, Table) else tables, rows)
+    data, tails = without_test(whole_data)
     recordings = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
     unseen = held_back_from(data)
     scaler = scaling(recordings)
     options = options or Options()
     options = replace(
         options,
+        horizons=recipe.horizons,
+        scale_head=recipe.scale,
         condition=options.condition or ConditionSpec(drift=drifting(recordings)),
         guard=options.guard or GuardSpec(
             stuck_after=stuck_limits(recordings), silent_after_ns=silent_limit(recordings),
@@ -91,7 +108,9 @@ def train(
     ]
     parts = [cut(stretch, at) for stretch, at in zip(whole, unseen, strict=True)]
     early_stop = [cut(held, (len(held) + 1) // 2)[0] for _, held in parts]
-    network, history = train_forecaster([before for before, _ in parts], early_stop, recipe, progress)
+    network, history, recipe, trials = train_or_choose(
+        [before for before, _ in parts], early_stop, recipe, auto_s, progress, checkpoint
+    )
     model = replace(
         _proven(network, parts[0][0], recipe),
         name=name,
@@ -101,6 +120,8 @@ def train(
     )
     model = calibrate_detector(model, recordings, unseen, options)
     card = _card(model, data, unseen, network, parts)
+    card["test"] = _on_test(model, whole_data, tails)
+    card["baseline_test"] = _on_test(without_network(model), whole_data, tails) if card["baseline"] else None
     card["network"] |= {
         "cell": recipe.cell,
         "hidden": recipe.hidden,
@@ -111,6 +132,8 @@ def train(
         "seed": recipe.seed,
         "epochs": len(history.train),
         "best_epoch": history.best_epoch,
+        "trials": [{"hidden": trial.hidden, "loss": trial.loss} for trial in trials],
+        "losses": {"training": history.train, "held_back": history.held_back},
     }
     card["forecast"]["training"] = history.train[history.best_epoch - 1]
     return replace(
@@ -179,13 +202,61 @@ def _card(
         },
         "drift_removed": drift,
         "residual_spread": {c: float(s) for c, s in zip(data.channels, spread, strict=True)},
+        "residuals": _histogram(model, data, unseen),
+        "device": {
+            "weights_bytes": 4 * model.parameters,
+            "state_bytes": 4 * StateLayout(model).core_size,
+        },
         "detector": _alarms(model, data, unseen),
         "baseline": _alarms(without_network(model), data, unseen) if _has_baseline(model) else None,
     }
 
 
+def _histogram(model: Model, data: TrainingData, unseen: Sequence[int]) -> dict[str, Any]:
+    """How often each size of the residual came on the held-back rows, in units of its spread."""
+    detector = Detector(model)
+    spec, scaler = model.detector, model.scaler
+    assert spec is not None
+    assert scaler is not None
+    spread = np.array(spec.residual_scale[: len(data.channels)]) * scaler.std
+    seen = []
+    for stretch, start in zip(data.stretches, unseen, strict=True):
+        detector.reset()
+        seen.append(detector.run(stretch.times_ns, stretch.values)["residual"][start:] / spread)
+    edges = np.linspace(-_WIDEST, _WIDEST, _BINS + 1)
+    clipped = np.clip(np.concatenate(seen), -_WIDEST, _WIDEST)
+    counts = {
+        name: np.histogram(column[np.isfinite(column)], edges)[0].tolist()
+        for name, column in zip(data.channels, clipped.T, strict=True)
+    }
+    return {"widest": _WIDEST, "counts": counts}
+
+
+def step_ns(model: Model) -> float:
+    """Nanoseconds of a step inside one call, on this processor: the median of a few runs.
+
+    It is not part of the card, which is the same wherever a model is trained.
+    """
+    stepper = Stepper(model)
+    xs = np.zeros((_TIMED_STEPS, model.input_size), np.float32)
+    times = []
+    for _ in range(_TIMED_RUNS):
+        begin = time.perf_counter_ns()
+        stepper.run(xs)
+        times.append((time.perf_counter_ns() - begin) / _TIMED_STEPS)
+    return float(np.median(times))
+
+
 def _has_baseline(model: Model) -> bool:
     return model.detector is not None and any(s.source == "input" for s in model.detector.scorers)
+
+
+def _on_test(model: Model, data: TrainingData, starts: Sequence[int | None]) -> dict[str, Any] | None:
+    """What the detector says on rows that set neither weights nor threshold; None without any."""
+    if all(start is None for start in starts):
+        return None
+    ends = [len(s) if start is None else start for s, start in zip(data.stretches, starts, strict=True)]
+    return _alarms(model, data, ends)
 
 
 def _alarms(model: Model, data: TrainingData, unseen: Sequence[int]) -> dict[str, Any]:

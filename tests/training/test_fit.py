@@ -200,3 +200,67 @@ def test_the_comparison_in_plain_words():
     assert "no better than always saying the mean" in Skill(0.98, 3.0, 1.0).sentence()
     assert "50 % WORSE" in Skill(1.5, 3.0, 1.0).sentence()
     assert Skill(1.0, 0.0, 0.0).gain == 0.0
+
+
+def test_the_smallest_size_that_is_no_worse_is_kept(fit):
+    from edge_rnn.training.choosing import choose
+    from edge_rnn.training.trainer import Recipe, Rows
+
+    x = machine(400)[:, :2].astype(np.float32)
+    x = (x - x.mean(0)) / x.std(0)
+    train, held = Rows(x[:300], np.ones((300, 2), bool)), Rows(x[300:], np.ones((100, 2), bool))
+    recipe = Recipe(epochs=12)
+    _, history, chosen, trials = choose([train], [held], recipe, 1000.0, sizes=(2, 12, 16))
+    assert [t.hidden for t in trials] == [2, 12, 16]
+    best = min(t.loss for t in trials)
+    assert chosen.hidden == next(t.hidden for t in trials if t.loss <= best * 1.02)
+    assert history.best == next(t.loss for t in trials if t.hidden == chosen.hidden)
+    ticks = iter(range(0, 10**6, 10))
+    _, _, first, only = choose([train], [held], recipe, 12.0, sizes=(2, 12, 16), clock=lambda: next(ticks))
+    assert [t.hidden for t in only] == [2]
+    assert first.hidden == 2
+
+
+def test_from_many_rows_some_are_kept_for_a_test_that_set_nothing(fit):
+    from edge_rnn.training.data import TEST_FROM, prepare, without_test
+    from edge_rnn.training.trainer import Recipe
+
+    data, starts = without_test(prepare([table(600)]))
+    assert starts == [None]
+    assert data.rows == 600
+    long = table(TEST_FROM)
+    data, starts = without_test(prepare([long]))
+    assert (data.rows, starts) == (4500, [4500])
+    model = fit.train(long, Recipe(hidden=4, epochs=2))
+    card = fit.card_of(model)
+    assert card["test"]["rows"] == 500
+    assert card["data"]["rows"] == 4500
+    assert fit.card_of(fit.train(table(300), Recipe(hidden=4, epochs=2)))["test"] is None
+
+
+def test_a_model_of_several_horizons_with_a_scale_and_the_time_of_day_is_a_detector(fit, tmp_path):
+    from edge_rnn.training.trainer import Recipe
+
+    recipe = Recipe(hidden=8, epochs=6, horizons=(1, 4), scale="laplace")
+    model = fit.train(table(500), recipe, features=("day_sin", "day_cos"))
+    edge_rnn.save(model, tmp_path / "m.safetensors")
+    loaded = edge_rnn.load(tmp_path / "m.safetensors")
+    assert loaded.features == ("day_sin", "day_cos")
+    assert (loaded.input_size, loaded.output_size) == (5, 12)
+    assert loaded.detector.horizons == (1, 4)
+    assert [s.horizon for s in loaded.detector.scorers if s.source == "residual"] == [0, 1]
+    detector = edge_rnn.Detector(loaded)
+    verdicts = detector.run(table(500).times_ns, machine(500))
+    assert np.isfinite(verdicts["score"][-100:]).all()
+    assert [h["steps"] for h in fit.card_of(loaded)["forecast"]["horizons"]] == [1, 4]
+
+
+def test_the_card_draws_its_curves(fit, model):
+    from edge_rnn.training.card import render
+
+    text = render({**fit.card_of(model), "device": {**fit.card_of(model)["device"], "step_ns": 61.0}})
+    assert "a step 61 ns on this processor" in text
+    assert "▁" in text
+    counts = fit.card_of(model)["residuals"]["counts"]
+    assert set(counts) == set(CHANNELS)
+    assert all(sum(c) > 100 for c in counts.values())
