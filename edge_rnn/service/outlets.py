@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,10 @@ from edge_rnn.service.logs import Log
 from edge_rnn.service.outputs import Publication
 from edge_rnn.service.quiet import Quiet
 from edge_rnn.service.record import Recorder
-from edge_rnn.service.sinks import Sink
 from edge_rnn.stream.types import Event
+
+if TYPE_CHECKING:
+    from edge_rnn.service.sinks import Sink
 
 # Positions in the store.
 QUIET = "quiet"
@@ -88,7 +90,12 @@ class Outlets:
         if config.record is not None:
             names = {name: inputs for name, (_, inputs) in models.items()}
             self._recorder = Recorder(config.record, names, log)
-        self._sinks = [Sink(sink, log) for sink in config.sinks]
+        self._sinks: list[Sink] = []
+        if config.sinks:
+            # They bring an HTTP client along: only where they are wanted.
+            from edge_rnn.service.sinks import Sink
+
+            self._sinks = [Sink(sink, log) for sink in config.sinks]
         self._replies: list[Publication] = []
         self._dirty = False
 
