@@ -202,7 +202,7 @@ def _build(document: Document, taker: _Taker) -> Model:
         for i, section in enumerate(document.head)
     )
     scaler, test, rest = document.scaler, document.self_test, document.rest_state
-    inputs = layers[0].input_size if layers else 0
+    inputs = layers[0].input_size if layers else len(document.inputs)
     outputs = head[-1].output_size if head else layers[-1].output_size if layers else 0
     return Model(
         layers=layers,
