@@ -43,6 +43,8 @@ _TICK_S = 1.0
 _LONGEST_WAIT_S = 1.0
 _BLIND_AFTER = 5
 _LAST_TURNS = 10
+# In real time, more messages than this in one turn mean that the daemon is behind.
+_BEHIND = 1000
 _LAST_WAIT_S = 0.05
 # Positions in the store: the latest arrival time given out; the subscriptions, one a line; the first level(s)
 # of our topics.
@@ -84,7 +86,6 @@ class Daemon:
         self._http: HttpServer | None = None
         self._files = Watch(config)
         self._obsolete: list[str] = []
-        self._versions = health.versions()
 
     def stop(self) -> None:
         """End `run` in order, soon."""
@@ -250,6 +251,7 @@ class Daemon:
                 self._announce()
             if deliveries:
                 self._take(deliveries)
+                self._commits.acknowledge_scored(self._link)
             now = self._clock.monotonic()
             if self._tick.due(now):
                 self._log.sum_up()
@@ -270,6 +272,11 @@ class Daemon:
         """Feed messages; they are acknowledged with the commit that holds what they did."""
         pipeline, counters = self._pipeline, self.counters
         counters.messages += len(deliveries)
+        if len(deliveries) > _BEHIND and pipeline.config.mqtt.delivery == "realtime":
+            # Behind: what is newest of each topic, in the order of arrival.
+            newest = {delivery.topic: index for index, delivery in enumerate(deliveries)}
+            counters.skipped += len(deliveries) - len(newest)
+            deliveries = [deliveries[index] for index in sorted(newest.values())]
         self._heard = self._clock.monotonic()
         self._commits.hold(deliveries)
         readings = pipeline.take_all(deliveries, counters, self._log, self._outlets)
@@ -457,7 +464,7 @@ class Daemon:
                 "models": {
                     name: {"name": m.name, "weights": m.digest} for name, m in pipeline.models.items()
                 },
-                "versions": self._versions,
+                "versions": health.versions(),
                 **self._outlets.health(),
             }
         )

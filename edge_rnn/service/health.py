@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 
 import msgspec
 
@@ -27,12 +27,14 @@ from edge_rnn import __version__
 class DaemonCounters:
     """What the daemon has done since its start.
 
-    messages: from the broker; refused: payloads that are no readings; unrouted: messages no stream wants;
+    messages: from the broker; skipped: of those, older than another one of their topic when the daemon was
+    behind (delivery "realtime"); refused: payloads that are no readings; unrouted: messages no stream wants;
     retained_ignored: stored messages of streams that do not want them; verdicts: made; scores, states:
     handed to the connection; events: written with a commit; errors: exceptions caught in a turn of the loop.
     """
 
     messages: int = 0
+    skipped: int = 0
     refused: int = 0
     unrouted: int = 0
     retained_ignored: int = 0
@@ -48,13 +50,10 @@ class DaemonCounters:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a report of a fault must name."""
+    """The versions that a report of a fault must name, of what is loaded: with libraries Numba is not."""
     found = {"edge_rnn": __version__, "python": platform.python_version()}
-    for name in ("numba", "numpy", "paho-mqtt"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
+    for name, module in (("numba", "numba"), ("numpy", "numpy"), ("paho-mqtt", "paho.mqtt")):
+        found[name] = str(getattr(sys.modules.get(module), "__version__", "not loaded"))
     return found
 
 
