@@ -123,7 +123,7 @@ class _NetworkText:
 
 
 def _float_network(model: Model, fused: bool) -> _NetworkText:
-    stages, scratch, work = _stages(model)
+    stages, scratch, work = _stages(model, fused=fused)
     constants = [pair for stage in stages for pair in stage.constants]
     features = _features(model, fused=fused)
     return _NetworkText(
@@ -168,16 +168,18 @@ def _features(model: Model, *, fused: bool) -> dict[str, bool]:
         "TANH_ALL": tanh_all,
         "SIGMOID_ALL": "sigmoid" in activations,
         "SOFTMAX": "softmax" in activations,
-        "DENSE16": any(n % 16 == 0 for n in dense),
-        "DENSE": any(n % 16 for n in dense),
-        "SUMS": any(n % 16 for n in dense) or "softmax" in activations,
+        "DENSE16": fused and any(n % 16 == 0 for n in dense),
+        "DENSE": any(n % 16 or not fused for n in dense),
+        "SUMS": (fused and any(n % 16 for n in dense)) or "softmax" in activations,
         "RNN": bool(cells & {"rnn_tanh", "rnn_relu"}),
         "LSTM": "lstm" in cells,
         "GRU": "gru" in cells,
+        # A core without the instruction computes floats in software.
+        "CHAINS": not fused,
     }
 
 
-def _stages(model: Model) -> tuple[list[_Stage], int, int]:
+def _stages(model: Model, *, fused: bool) -> tuple[list[_Stage], int, int]:
     """The calls of one step; the numbers of scratch for a layer, and for inner outputs of the head."""
     packed = pack(model, 1)
     plan = [int(v) for v in packed.plan]
@@ -207,11 +209,9 @@ def _stages(model: Model) -> tuple[list[_Stage], int, int]:
         else:
             lines += [f"ern_rnn{head}, {new});", f"ern_{layer.cell[4:]}_all({new}, {out});"]
         if layer.w_hr is not None:
-            key = f"projection{i}"
+            key, call = f"projection{i}", _dense(hidden, fused=fused)
             constants += dense(key, record[p.PROJECTION], hidden, out)
-            lines.append(
-                f"{_dense(hidden)}(ern_{key}_bias, ern_{key}_rows, scratch, {hidden}, {out}, s->h{i});"
-            )
+            lines.append(f"{call}(ern_{key}_bias, ern_{key}_rows, scratch, {hidden}, {out}, s->h{i});")
         stages.append(_Stage(tuple(lines), constants))
         source, rows = f"s->h{i}", out
     start = p.HEADER + len(model.layers) * p.LAYER
@@ -220,9 +220,8 @@ def _stages(model: Model) -> tuple[list[_Stage], int, int]:
         columns, last = linear.output_size, i + 1 == len(model.head)
         target = "y" if last else f"work{i % 2}"
         work = work if last else max(work, columns)
-        lines = [
-            f"{_dense(rows)}(ern_head{i}_bias, ern_head{i}_rows, {source}, {rows}, {columns}, {target});"
-        ]
+        call = _dense(rows, fused=fused)
+        lines = [f"{call}(ern_head{i}_bias, ern_head{i}_rows, {source}, {rows}, {columns}, {target});"]
         if linear.activation == "softmax":
             lines.append(f"ern_softmax({target}, {columns});")
         elif linear.activation != "none":
@@ -234,8 +233,8 @@ def _stages(model: Model) -> tuple[list[_Stage], int, int]:
     return stages, scratch, work
 
 
-def _dense(n_x: int) -> str:
-    return "ern_dense" if n_x % 16 else "ern_dense16"
+def _dense(n_x: int, *, fused: bool) -> str:
+    return "ern_dense16" if fused and n_x % 16 == 0 else "ern_dense"
 
 
 _COPY = """\

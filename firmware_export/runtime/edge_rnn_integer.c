@@ -318,19 +318,19 @@ ERN_INLINE void ern_dot4(const int8_t *w, const int16_t *x, int32_t n, int32_t s
 /* ---- from sums to numbers --------------------------------------------------------------------------- */
 
 #if ERN_HAS_INTEGER_ROWS
-/* value + ((sum * m) >> 16), m in 0..32767. */
+/* value + ((sum * m) >> 16), m in 0..32767; as an upper word, so that one instruction shifts. */
 ERN_INLINE int32_t ern_plus(int32_t value, int32_t sum, int32_t m)
 {
 #if ERN_HAS_DSP
 #if defined(ERN_PAIRS)
     return __smlawb(sum, m, value);
 #else
-    return value + (int32_t)(((int64_t)sum * m) >> 16);
+    return value + (int32_t)(((int64_t)sum * (m * 65536)) >> 32);
 #endif
 #elif ERN_HAS_NARROW
     return value + ((sum >> 16) * m) + (((sum & 65535) * m) >> 16);
 #else
-    return value + (int32_t)(((int64_t)sum * m) >> 16);
+    return value + (int32_t)(((int64_t)sum * (m * 65536)) >> 32);
 #endif
 }
 #endif
@@ -368,14 +368,29 @@ ERN_INLINE int32_t ern_saturated(int32_t v, int32_t bits)
 
 /* v in steps of 2^-bits of the table's, a line drawn between two entries; for v < 0 all bits are inverted, on
  * the way in and out. */
+#if ERN_HAS_DOT4 && !ERN_HAS_DSP && !ERN_HAS_MVE
+/* Five times in an lstm: here calls cost less time than copies cost flash. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static int32_t ern_lookup(int32_t v, int32_t bits)
+#else
 ERN_INLINE int32_t ern_lookup(int32_t v, int32_t bits)
+#endif
 {
     const int32_t sign = v >> 31;
-    const int32_t a = ern_saturated(v, bits + 9) ^ sign;
-    const int16_t *entry = &ern_table[a >> bits];
-    const int32_t rest = a & (((int32_t)1 << bits) - 1);
+    const int16_t *entry;
+    int32_t a;
 
-    return (entry[0] + (((entry[1] - entry[0]) * rest) >> bits)) ^ sign;
+#if ERN_HAS_DSP || ERN_HAS_MVE
+    a = ern_saturated(v, bits + 9) ^ sign;
+#else
+    a = v ^ sign;
+    a = (a >= ((int32_t)256 << bits)) ? (((int32_t)256 << bits) - 1) : a;
+#endif
+    entry = &ern_table[a >> bits];
+    a &= ((int32_t)1 << bits) - 1;
+    return (entry[0] + (((entry[1] - entry[0]) * a) >> bits)) ^ sign;
 }
 
 /* tanh, Q`bits` to Q15; 32 steps of the table are 1. */

@@ -81,6 +81,21 @@ static float ern_exp(float value)
 }
 #endif
 
+#if ERN_HAS_CHAINS
+/* sum + w x over every step-th of n numbers, one after the other; weights lie `stride` apart. */
+static float ern_chain(float first, const float *w, int32_t stride, const float *x, int32_t n, int32_t step)
+{
+    float sum = first;
+    int32_t k;
+
+    for (k = 0; k < n; k += step) {
+        sum = ern_fma(x[k], *w, sum);
+        w += stride;
+    }
+    return sum;
+}
+#endif
+
 #if ERN_HAS_SUMS
 /* The sum of 16 partial sums, as a tree: s[j] + s[j + n] for n = 8, 4, 2, 1. */
 static float ern_tree(float s[ERN_LANES])
@@ -155,6 +170,40 @@ static void ern_dense16(const float *bias, const float *w, const float *x, int32
 
 #if ERN_HAS_DENSE
 /* Any n_x. The terms that are missing to a multiple of 16 count as +0: adding it turns a -0 into +0. */
+#if ERN_HAS_CHAINS
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static float ern_partial(const float *w, const float *x, int32_t n_x, int32_t j)
+{
+    const int32_t rest = n_x % ERN_LANES;
+    float sum = 0.0f;
+
+    if (j < n_x) {
+        sum = ern_chain(0.0f, &w[j], ERN_LANES, &x[j], n_x - j, ERN_LANES);
+    }
+    return ((rest > 0) && (j >= rest)) ? (sum + 0.0f) : sum;
+}
+
+static void ern_dense(const float *bias, const float *w, const float *x, int32_t n_x, int32_t n_y,
+                      float *y)
+{
+    int32_t o;
+    int32_t j;
+
+    for (o = 0; o < n_y; o++) {
+        float s[4];
+
+        for (j = 0; j < 4; j++) {
+            const float a = ern_partial(w, x, n_x, j) + ern_partial(w, x, n_x, j + 8);
+
+            s[j] = a + (ern_partial(w, x, n_x, j + 4) + ern_partial(w, x, n_x, j + 12));
+        }
+        y[o] = ((s[0] + s[2]) + (s[1] + s[3])) + bias[o];
+        w += n_x;
+    }
+}
+#else
 static void ern_dense(const float *bias, const float *w, const float *x, int32_t n_x, int32_t n_y,
                       float *y)
 {
@@ -184,6 +233,7 @@ static void ern_dense(const float *bias, const float *w, const float *x, int32_t
         w += n_x;
     }
 }
+#endif
 #endif
 
 #if ERN_HAS_RELU
@@ -250,11 +300,36 @@ static void ern_softmax(float *y, int32_t n)
  * Every gate has two chains of sums: a takes the bias, the inputs and the even rows of h, b the odd
  * rows. old[n_r] is h before this step and must not overlap h[n_h]. */
 
+#if ERN_HAS_CHAINS
+/* One gate's two chains added; w are its weights, one of `gates` gates. Floats are computed in software here, so
+ * nothing is gained by more gates at a time, and code and stack are. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static float ern_sum(float bias, const float *w, int32_t gates, const float *x, int32_t n_x, const float *old,
+                     int32_t n_r)
+{
+    const float *w_h = &w[gates * n_x];
+    const float a = ern_chain(bias, w, gates, x, n_x, 1);
+    const float even = ern_chain(a, w_h, 2 * gates, old, n_r, 2);
+
+    return even + ern_chain(0.0f, &w_h[gates], 2 * gates, &old[1], n_r - 1, 2);
+}
+#endif
+
 #if ERN_HAS_RNN
 /* The sums alone: tanh or relu follows for all units at once. */
 static void ern_rnn(const float *w, const float *x, int32_t n_x, const float *old, int32_t n_h, float *h)
 {
     int32_t u;
+#if ERN_HAS_CHAINS
+
+    for (u = 0; u < n_h; u++) {
+        h[u] = ern_sum(w[0], &w[1], 1, x, n_x, old, n_h);
+        w += 1 + n_x + n_h;
+    }
+}
+#else
     int32_t k;
 
     for (u = 0; u < n_h; u++) {
@@ -278,12 +353,28 @@ static void ern_rnn(const float *w, const float *x, int32_t n_x, const float *ol
     }
 }
 #endif
+#endif
 
 #if ERN_HAS_LSTM
 static void ern_lstm(const float *w, const float *x, int32_t n_x, const float *old, int32_t n_r, float *c,
                      float *h, int32_t n_h)
 {
     int32_t u;
+#if ERN_HAS_CHAINS
+
+    for (u = 0; u < n_h; u++) {
+        const float i = ern_gate(ern_sum(w[0], &w[4], 4, x, n_x, old, n_r));
+        float f = ern_gate(ern_sum(w[1], &w[5], 4, x, n_x, old, n_r));
+        const float g = ern_tanh(ern_sum(w[2], &w[6], 4, x, n_x, old, n_r));
+        const float o = ern_gate(ern_sum(w[3], &w[7], 4, x, n_x, old, n_r));
+
+        w += 4 * (1 + n_x + n_r);
+        f = ern_fma(f, c[u], i * g);
+        c[u] = f;
+        h[u] = o * ern_tanh(f);
+    }
+}
+#else
     int32_t k;
 
     for (u = 0; u < n_h; u++) {
@@ -377,11 +468,26 @@ static void ern_lstm(const float *w, const float *x, int32_t n_x, const float *o
     }
 }
 #endif
+#endif
 
 #if ERN_HAS_GRU
 static void ern_gru(const float *w, const float *x, int32_t n_x, const float *old, int32_t n_h, float *h)
 {
     int32_t u;
+#if ERN_HAS_CHAINS
+
+    for (u = 0; u < n_h; u++) {
+        const float r = ern_gate(ern_sum(w[0], &w[4], 3, x, n_x, old, n_h));
+        const float z = ern_gate(ern_sum(w[1], &w[5], 3, x, n_x, old, n_h));
+        const float n_of_x = ern_chain(w[2], &w[6], 3, x, n_x, 1);
+        const float n_of_h = ern_sum(w[3], &w[6 + (3 * n_x)], 3, x, 0, old, n_h);
+        const float n = ern_tanh(ern_fma(r, n_of_h, n_of_x));
+
+        w += 4 + (3 * (n_x + n_h));
+        h[u] = ern_fma(z, old[u] - n, n);
+    }
+}
+#else
     int32_t k;
 
     for (u = 0; u < n_h; u++) {
@@ -477,4 +583,5 @@ static void ern_gru(const float *w, const float *x, int32_t n_x, const float *ol
         h[u] = ern_fma(z, old[u] - n, n);
     }
 }
+#endif
 #endif
