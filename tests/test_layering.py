@@ -53,6 +53,8 @@ PLACES: dict[str, tuple[tuple[str, ...], bool]] = {
     "rich": (("edge_rnn/commands/", "edge_rnn/demo/"), False),
     "matplotlib": (("edge_rnn/commands/", "edge_rnn/demo/"), False),
     "amqtt": (("edge_rnn/demo/broker.py",), False),
+    "cbor2": (("edge_rnn/service/codecs/cbor_document.py",), False),
+    "google": (("edge_rnn/service/codecs/sparkplug_payload.py",), False),
 }
 
 

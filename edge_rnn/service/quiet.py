@@ -1,10 +1,10 @@
 """What operators have said about alarms: acknowledged events, and streams that are muted for a time.
 
 A mute covers one stream, all streams of a group (`pumps`), or all (`*`). While it lasts, events of its
-streams are kept in the history but told to nobody; scores and states go on. When it ends, what is still
-open is told, as an opening; what has closed meanwhile is not. An event that nobody was told of opening is
-not told to close either. An acknowledged event is told to MQTT as before, but no more to sinks, until it
-closes.
+streams are kept in the history but told to nobody; scores and states go on. When it ends, what opened
+meanwhile and is still open is told, as an opening; what opened and closed meanwhile is not. Of an event
+that had been told before the mute, the newest change is told, its end above all. An acknowledged event is
+told to MQTT as before, but no more to sinks, until it closes.
 
 Times are the wall clock's, given by the caller. `text` and `load` carry all of it over a restart but the
 events held back: an event that is still open when its mute ends after a restart is told with its next
@@ -33,6 +33,7 @@ class Quiet:
         self.acknowledged: dict[str, None] = {}
         self.changed = False
         self._held: dict[str, Event] = {}
+        self._untold: set[str] = set()
 
     def acknowledge(self, event_id: str) -> None:
         """Sinks hear no more of this event."""
@@ -65,32 +66,42 @@ class Quiet:
         return any(self.mutes.get(name, 0) > now_ns for name in names)
 
     def allows(self, event: Event, now_ns: int) -> bool:
-        """Whether an event may be told; one that may not is held back until its mute ends or it closes."""
-        held = self._held.pop(event.id, None)
-        muted = self.is_muted(event.stream, now_ns)
+        """Whether an event may be told; one that may not is held back, or forgotten."""
+        untold = event.id in self._untold
         if event.type == "close":
             self._forget(event.id)
-            return not muted and held is None
-        if muted:
-            if len(self._held) < MAX_ENTRIES:
-                self._held[event.id] = event
-            return False
-        return True
+            if untold:
+                # Nobody was told that it had opened.
+                self._untold.discard(event.id)
+                self._held.pop(event.id, None)
+                return False
+        if not untold and not self.is_muted(event.stream, now_ns):
+            self._held.pop(event.id, None)
+            return True
+        if event.id in self._held or len(self._held) < MAX_ENTRIES:
+            self._held[event.id] = event
+            if event.type == "open":
+                self._untold.add(event.id)
+        return False
 
     def wakes(self, event: Event) -> bool:
         """Whether sinks may hear of an event that is told."""
         return event.id not in self.acknowledged
 
     def due(self, now_ns: int) -> list[Event]:
-        """Held back events whose mutes have ended, as openings."""
+        """The newest message about each event held back whose mute has ended."""
         ended = [name for name, until_ns in self.mutes.items() if until_ns <= now_ns]
         for name in ended:
             del self.mutes[name]
         self.changed = self.changed or bool(ended)
-        free = [event for event in self._held.values() if not self.is_muted(event.stream, now_ns)]
-        for event in free:
-            del self._held[event.id]
-        return [dataclasses.replace(event, type="open") for event in free]
+        told: list[Event] = []
+        for event in list(self._held.values()):
+            if not self.is_muted(event.stream, now_ns):
+                del self._held[event.id]
+                untold = event.id in self._untold
+                self._untold.discard(event.id)
+                told.append(dataclasses.replace(event, type="open") if untold else event)
+        return told
 
     def text(self) -> str:
         """All that must survive a restart."""

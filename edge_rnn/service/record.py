@@ -35,6 +35,8 @@ import os
 import re
 import shutil
 import threading
+import time
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,11 +192,12 @@ class Recorder:
         self._settle()
         self._thin()
 
-    def close(self, timeout: float = 1.0) -> None:
+    def close(self, timeout: float = 0.5) -> None:
         """Write what waits; a file that is being compressed gets a moment, else it stays as it is."""
         self.flush()
+        end = time.monotonic() + timeout
         for packer in self._packers:
-            packer.join(timeout)
+            packer.join(max(0.0, end - time.monotonic()))
         self._settle()
 
     def forget(self, name: str) -> None:
@@ -217,7 +220,7 @@ class Recorder:
         if name in self._reset:
             self._reset.discard(name)
             return stream
-        with contextlib.suppress(OSError, ValueError, EOFError):
+        with contextlib.suppress(OSError, ValueError, EOFError, LookupError, TypeError, zlib.error):
             files = sorted(p for p in stream.folder.iterdir() if _RECORD.fullmatch(p.name))
             if files:
                 stream.last_ns = _last_time(files[-1], csv=files[-1].name.partition(".")[2].startswith("csv"))

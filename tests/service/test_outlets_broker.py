@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import signal
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_rnn.detect.detector import Detector
+from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
+from edge_rnn.files.readings import read_table
 from tests.support.daemon import (
     START_NS,
     DaemonProcess,
@@ -202,6 +206,15 @@ def test_the_record_has_every_reading_once_over_kill_9(broker, tmp_path) -> None
     assert [row["verdict"]["score"] for row in found] == [s["score"] for s in scores]
     assert [row["verdict"]["status"] for row in found] == [s["status"] for s in scores]
     assert [row["vib"] for row in found] == [json.loads(p)["vib"] for p in payloads]
+    # And read again as a table, the detector gives the same scores.
+    again = []
+    detector = Detector(load(tmp_path / "press.safetensors"))
+    for path in sorted((tmp_path / "record").rglob("*.ndjson")):
+        table = read_table(path)
+        again += detector.run(table.times_ns, table.values)["score"].tolist()
+    assert [None if math.isnan(score) else score for score in again] == [
+        row["verdict"]["score"] for row in found
+    ]
 
 
 def test_a_new_model_file_is_taken_without_losing_a_reading(broker, tmp_path) -> None:

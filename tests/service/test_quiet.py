@@ -39,6 +39,17 @@ def test_a_mute_holds_back_and_tells_what_is_still_open_at_its_end(name) -> None
     assert quiet.mutes == {}
 
 
+def test_the_end_of_an_event_that_was_told_is_told_after_the_mute() -> None:
+    quiet = Quiet()
+    assert quiet.allows(event(), 10)
+    assert quiet.allows(event(name="e2"), 10)
+    quiet.mute("pumps", 100)
+    assert not quiet.allows(event("update", name="e2"), 50)
+    assert not quiet.allows(event("close"), 50)
+    assert [(e.type, e.id) for e in quiet.due(100)] == [("update", "e2"), ("close", "e1")]
+    assert quiet.allows(event("close", name="e2"), 110)
+
+
 def test_other_streams_are_told_and_a_mute_can_be_ended() -> None:
     quiet = Quiet()
     quiet.mute("pumps/1", 100)

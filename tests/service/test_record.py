@@ -166,6 +166,22 @@ def test_a_torn_last_line_is_cut_off_and_its_row_written_again(tmp_path) -> None
         second.unlink()
 
 
+@pytest.mark.parametrize("suffix", [".ndjson", ".csv", ".ndjson.gz", ".csv.gz"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"{}\n", b"[1]\n", b'{"time_ns": "x"}\n', b"\xff\xfe\n", b"\x1f\x8b\x08junk", b"time_ns\n"],
+)
+def test_whatever_stands_in_the_newest_file_recording_goes_on(tmp_path, suffix, content) -> None:
+    folder = tmp_path / "r" / "press" / "7"
+    folder.mkdir(parents=True)
+    bad = folder / f"20251121T043000000000000{suffix}"
+    bad.write_bytes(content)
+    made = recorder(tmp_path)
+    take(made, 1, 2)
+    made.close()
+    assert [row["verdict"]["n"] for path in files(tmp_path) if path != bad for row in rows(path)] == [1, 2]
+
+
 def test_half_made_archives_are_removed(tmp_path) -> None:
     made = recorder(tmp_path)
     take(made, 1)
