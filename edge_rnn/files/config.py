@@ -38,6 +38,7 @@ from edge_rnn.files.config_outlets import (
 )
 from edge_rnn.files.config_stream import Examine, StreamParts, read_stream, reject_loops, unique_names
 from edge_rnn.files.config_types import (
+    DELIVERIES,
     EVENT_SHAPES,
     LOG_FORMATS,
     LOG_LEVELS,
@@ -46,11 +47,13 @@ from edge_rnn.files.config_types import (
     SYNCS,
     ChannelConfig,
     Config,
+    Delivery,
     HealthConfig,
     HttpConfig,
     LogConfig,
     MqttConfig,
     OutputConfig,
+    Protocol,
     Secret,
     StoreConfig,
     StreamConfig,
@@ -58,7 +61,6 @@ from edge_rnn.files.config_types import (
     TlsConfig,
 )
 from edge_rnn.files.config_walk import UNITS_NS, Problems, Table, describe, duration_text, key_lines, nearest
-from edge_rnn.files.torch_file import looks_like_torch
 
 __all__ = [
     "ChannelConfig", "Config", "HealthConfig", "HttpConfig", "LogConfig", "MqttConfig", "OutputConfig",
@@ -72,6 +74,8 @@ _MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")
 # Eight bytes of a length below 16 MiB, then a JSON object.
 _SAFETENSORS: Final = re.compile(rb".{3}\0{5}\{", re.DOTALL)
 _SECOND: Final = UNITS_NS["s"]
+# Formats whose readings carry their times without being told where.
+_TIMED: Final = ("senml", "senml-cbor", "sparkplug")
 
 
 def load_config(
@@ -93,7 +97,7 @@ def load_config(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: expected a configuration file, got: {reason}") from None
-    if _SAFETENSORS.match(raw) or looks_like_torch(raw):
+    if _SAFETENSORS.match(raw) or raw.startswith((b"PK\x03\x04", b"\x80")) or raw[257:262] == b"ustar":
         raise ConfigError(f"{path}: this is a model file; expected a configuration (.toml) that names it")
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: expected a configuration of at most {MAX_BYTES} bytes, got more")
@@ -152,6 +156,8 @@ def parse_config(
             root.note("stream", "expected at least one [[stream]], got none")
     unique_names(streams, problems)
     reject_loops(streams, output.base, problems)
+    if isinstance(document.get("mqtt"), dict) and "delivery" in document["mqtt"]:
+        _timed(streams, root, mqtt)
     root.close()
     if problems:
         problems.fail()
@@ -271,6 +277,9 @@ def _mqtt(table: Table, base: Path, environ: Mapping[str, str], store: Path) -> 
     keepalive = table.duration("keepalive", 20 * _SECOND, _SECOND, 65535 * _SECOND)
     if keepalive % _SECOND:
         table.note("keepalive", f'expected whole seconds, got "{duration_text(keepalive)}"')
+    qos = table.integer("qos", 1, 0, 1)
+    expiry = table.duration("session_expiry", 24 * UNITS_NS["h"], 0)
+    delivery = _delivery(table, protocol, qos, expiry)
     config = MqttConfig(
         host=host,
         port=table.integer("port", 1883 if tls is None else 8883, 1, 65535),
@@ -279,17 +288,58 @@ def _mqtt(table: Table, base: Path, environ: Mapping[str, str], store: Path) -> 
         keepalive_s=keepalive // _SECOND,
         username=username,
         password=password,
-        qos=table.integer("qos", 1, 0, 1),
+        qos=0 if delivery == "realtime" else qos,
         tls=tls,
         reconnect_min_ns=low,
         reconnect_max_ns=high,
-        session_expiry_ns=table.duration("session_expiry", 24 * UNITS_NS["h"], 0),
+        session_expiry_ns=expiry,
         receive_maximum=table.integer("receive_maximum", 1000, 1, 65535),
+        delivery=delivery,
         reader=table.choice("reader", "auto", READERS),
         max_payload=table.integer("max_payload", 65536, 16, 1 << 24),
     )
     table.close()
     return config
+
+
+def _delivery(table: Table, protocol: Protocol, qos: int, expiry_ns: int) -> Delivery:
+    """`delivery`, and whether protocol and qos can keep what it promises."""
+    most: Delivery = "realtime" if qos == 0 else "exactly-once-state" if protocol == "5" else "at-least-once"
+    delivery = table.choice("delivery", most, DELIVERIES)
+    if not table.has("delivery"):
+        return delivery
+    if not table.problems.clean(table.at("delivery"), table.at("qos"), table.at("protocol")):
+        return delivery
+    if delivery == "realtime" and table.has("qos") and qos == 1:
+        table.note("qos", 'expected 0 with delivery = "realtime", got 1; leave it out, or promise more')
+    elif delivery != "realtime" and qos == 0:
+        table.note("qos", f'expected 1 with delivery = "{delivery}", got 0; leave it out')
+    elif delivery == "exactly-once-state" and protocol != "5":
+        table.note(
+            "delivery",
+            f'expected protocol = "5" with "exactly-once-state", got "{protocol}"; '
+            'MQTT 3.1.1 can promise "at-least-once"',
+        )
+    elif delivery == "exactly-once-state" and expiry_ns == 0:
+        table.note(
+            "session_expiry", 'expected more than "0s" with delivery = "exactly-once-state": the broker must '
+            "keep what this client has not acknowledged",
+        )  # fmt: skip
+    return delivery
+
+
+def _timed(streams: Sequence[StreamParts], root: Table, mqtt: MqttConfig) -> None:
+    """Repeats are known by their times: without them nobody can promise that none is stepped twice."""
+    if mqtt.delivery != "exactly-once-state":
+        return
+    for index, stream in enumerate(streams):
+        config = stream.config
+        if config is not None and config.time is None and config.format not in _TIMED:
+            root.note(
+                f"stream[{index}].time",
+                'missing; delivery = "exactly-once-state" knows a repeat by its time; name it, or set '
+                'mqtt.delivery = "at-least-once"',
+            )
 
 
 def _host(table: Table) -> str:

@@ -17,6 +17,7 @@ PayloadFormat = Literal[
 ]
 LibraryUnfit = Literal["compile", "refuse"]
 Reader = Literal["auto", "paho"]
+Delivery = Literal["realtime", "at-least-once", "exactly-once-state"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -25,6 +26,7 @@ EventShape = Literal["plain", "before-after"]
 EventType = Literal["open", "update", "close"]
 RecordFormat = Literal["ndjson", "csv"]
 READERS: Final[tuple[Reader, ...]] = get_args(Reader)
+DELIVERIES: Final[tuple[Delivery, ...]] = get_args(Delivery)
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 PAYLOAD_FORMATS: Final[tuple[PayloadFormat, ...]] = get_args(PayloadFormat)
 TIME_UNITS: Final[tuple[TimeUnit, ...]] = get_args(TimeUnit)
@@ -107,6 +109,8 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`session_expiry`: how long an MQTT 5 broker keeps readings for this client while it is away; "24h"."""
     receive_maximum: int = 1000
     """Unacknowledged messages an MQTT 5 broker may send ahead; they wait for the store's next commit."""
+    delivery: Delivery = "exactly-once-state"
+    """What is promised for readings, see the README; default: the most that protocol and qos allow."""
     reader: Reader = "auto"
     """auto: packets are read in batches where paho allows it; paho: by paho alone, several times slower."""
     max_payload: int = 65536

@@ -57,6 +57,8 @@ class Commits:
         """Intervals and limits of a configuration."""
         self._every = config.store.commit_every_ns / 1e9
         five = config.mqtt.protocol == "5"
+        # What is promised beyond the next commit: without that promise nothing needs to wait for it.
+        self._after_commit = config.mqtt.delivery == "exactly-once-state"
         self._most_unacked = max(1, config.mqtt.receive_maximum // 2) if five else _MOST_UNACKED_311
 
     def mark(self) -> None:
@@ -128,6 +130,14 @@ class Commits:
         self._states, self._removed, self._events, self._outbox = {}, {}, [], []
         self._urgent, self._since = False, None
         return True
+
+    def acknowledge_scored(self, link: Connection) -> None:
+        """After a turn: where readings need not outlive a crash, they are done when they are scored.
+
+        Those that opened or closed an event wait for the commit that holds it.
+        """
+        if self.unacked and not self._after_commit and not self._urgent:
+            self.acknowledge(link)
 
     def acknowledge(self, link: Connection) -> None:
         """After a commit: tell the broker, in the order of arrival."""

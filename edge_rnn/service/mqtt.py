@@ -60,6 +60,7 @@ from edge_rnn.service.mqtt_batch import BatchClient, probe
 __all__ = ["Connection", "Delivery", "LinkCounters", "new_client", "pause"]
 
 MAX_INBOX = 1000
+MAX_INBOX_REALTIME = 50_000
 MAX_UNSENT = 2000
 MAX_UNSENT_BYTES = 1 << 20
 MAX_IN_FLIGHT = 20
@@ -223,6 +224,8 @@ class Connection:
         self.reader = "batch" if self._batches else "paho"
         """What reads the socket: packets in batches, or paho as it comes."""
         self._heads: dict[str, bytes] = {}
+        # In real time old messages are skipped, so all that is there must be seen.
+        self._most = MAX_INBOX_REALTIME if config.delivery == "realtime" else MAX_INBOX
         self._bad_by_paho = 0
         if self._batches:
             self._client.arrival = arrival
@@ -517,7 +520,7 @@ class Connection:
         return "" if self._config.tls is not None else "; if this is its TLS port, add [mqtt.tls]"
 
     def _read(self) -> int:
-        while len(self._inbox) < MAX_INBOX:
+        while len(self._inbox) < self._most:
             before = self._events
             rc = self._client.loop_read()
             if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or before == self._events:

@@ -1,0 +1,38 @@
+"""The figures of the long runs, in tests/TORTURE.md: each torture test writes its own row when it has passed.
+
+    record("kill -9", "100 kills during 100,000 readings", "0 lost, 0 stepped twice", seconds=512.0)
+
+A row that is there already is replaced, so the file holds the latest figure of each promise. The default run
+writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+from pathlib import Path
+
+FILE = Path(__file__).resolve().parents[1] / "TORTURE.md"
+_HEAD = """\
+# Torture
+
+What the long runs (`pytest -m torture`) have shown. Every row was written by the test that it names, when it
+had passed; a run again replaces it. The default run has a small version of each and writes nothing.
+
+| promise | test | length | figure | seconds | when, where |
+|---|---|---|---|---|---|
+"""
+
+
+def record(promise: str, length: str, figure: str, seconds: float) -> None:
+    """Write one row; the test's name is taken from pytest's own variable."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ", 1)[0].rsplit("/", 1)[-1]
+    where = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {os.cpu_count()} shared cores {platform.machine()}"
+    row = f"| {promise} | `{test}` | {length} | {figure} | {seconds:.0f} | {where} |\n"
+    rows = []
+    if FILE.exists():
+        lines = FILE.read_text("utf-8").splitlines(keepends=True)
+        rows = [line for line in lines if line.startswith("| ") and not line.startswith("| promise")]
+    rows = sorted([one for one in rows if f"`{test}`" not in one] + [row])
+    FILE.write_text(_HEAD + "".join(rows), "utf-8")
