@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_detector.py --benchmark-enable --benchmark-only
 
-`step` makes a `Verdict`; `prepared` is the same compiled call on memory that the caller fills, without one;
+`step` makes a `Verdict`; `advance` returns the score for memory the caller fills; `prepared` is the bare call;
 `table` judges one reading of each of COUNT streams, so its time is divided by COUNT. The model is the
 demo's: 3 channels, a GRU of 16 units, and what the step alone costs stands beside it.
 """
@@ -54,6 +54,13 @@ def test_detector_prepared(benchmark, model, readings) -> None:
 
     assert benchmark(one) == 1
     assert out["step"][0] >= 1
+
+
+def test_detector_advance(benchmark, model, readings) -> None:
+    detector, times = Detector(model), count(0, 10**6)
+    detector.input[:] = readings[0]
+    benchmark(lambda: detector.advance(next(times)))
+    assert detector.verdict.step >= 1
 
 
 def test_detector_table(benchmark, model, readings) -> None:

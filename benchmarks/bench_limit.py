@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from benchmarks import speed
+from benchmarks import many, speed
 from tests.support import need
 
 
 def test_the_limit_is_measured_beside_run_and_step(tmp_path, capsys, monkeypatch) -> None:
     need.program("gcc")
     monkeypatch.setattr(speed, "SHAPES", [(1, 16, 1), (3, 20, 2)])
-    assert speed.main(["--rounds", "3", "--json", str(tmp_path / "speed.json")]) == 0
+    assert speed.main(["--rounds", "3", "--only", "limit", "--json", str(tmp_path / "speed.json")]) == 0
     report = json.loads((tmp_path / "speed.json").read_text())
     assert [row["network"] for row in report["rows"]] == [
         "LSTM 1/16/1", "LSTM 3/20/2", "GRU 1/16/1", "GRU 3/20/2",
@@ -21,7 +21,26 @@ def test_the_limit_is_measured_beside_run_and_step(tmp_path, capsys, monkeypatch
     for row in report["rows"]:
         assert row["limit"] > 0
         assert (row["run_ratio"] is None) == (row["share"] < speed.REACHED)
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+def test_batches_are_measured_beside_the_product_alone(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(speed, "BATCHES", [(2, 20, 2)])
+    monkeypatch.setattr(speed, "STREAMS", (2, 65))
+    assert speed.main(["--rounds", "3", "--only", "batch", "--json", str(tmp_path / "speed.json")]) == 0
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert set(report) == {"batch", "environment"}
+    assert [row["streams"] for row in report["batch"]] == [2, 65] * 3
+    assert all(row["batch"] > 0 and row["product"] > 0 for row in report["batch"])
+    assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+def test_a_detector_is_measured_beside_its_step(capsys) -> None:
+    row = many.measure_detector("gru", (2, 16, 1), rounds=3, count=400)
+    assert row.advance > 0
+    assert row.table > 0
+    assert "GRU 2/16/1" in many.detector_table([row])
+    assert capsys.readouterr().out == ""
 
 
 def test_a_limit_that_does_not_reach_the_machine_gives_no_ratio() -> None:

@@ -115,6 +115,13 @@ def test_run(benchmark, network) -> None:
     assert ys.shape == xs.shape
 
 
+def test_batch_some(benchmark, network) -> None:
+    batch, xs = StepperBatch(network, 16 * COUNT), readings(network, COUNT)
+    some = np.arange(0, 16 * COUNT, 16)
+    benchmark.extra_info["per"] = COUNT
+    assert benchmark(batch.step_some, some, xs).shape == xs.shape
+
+
 def test_batch(benchmark, network) -> None:
     batch, xs = StepperBatch(network, COUNT), readings(network, COUNT)
     benchmark.extra_info["per"] = COUNT

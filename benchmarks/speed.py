@@ -1,20 +1,25 @@
-"""How far a step is from what the machine can do: `run` and `step` beside LIMIT, in one table.
+"""How far a step is from what the machine can do: `run` and `step` beside LIMIT, batches beside OpenBLAS, the
+detector beside the step.
 
-    taskset -c 1 python -m benchmarks.speed [--json FILE] [--rounds 11]
+    taskset -c 1 python -m benchmarks.speed [--json FILE] [--rounds 11] [--only limit|large|batch|detector]
 
 LIMIT (`limit/limit.c`, compiled here with $CC, gcc, clang or cc for this machine) reads as many bytes as
 the network has weights, multiplies them, and does nothing else. It counts only where it reaches 90 % of the
 machine's rate of multiply-adds, or of reading the same bytes without any arithmetic; elsewhere no ratio
 is printed. Contenders take turns: each round runs LIMIT, `Stepper.run` and `Stepper.step` of one
 network within about a tenth of a second, and a ratio is the median of the rounds' ratios. On a machine that
-does other work, too, look at the spread.
+does other work, too, look at the spread. `large` is the same for 256 and 512 units; `batch` and
+`detector` are in `many.py`.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
+
 import argparse
 import json
-import os
 import platform
 import shutil
 import statistics
@@ -29,10 +34,14 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from benchmarks import many
 from benchmarks.conftest import SHAPES, forecaster
 from edge_rnn import Stepper
 from edge_rnn.core.model import GATES, Model
 
+LARGE = [(16, 256, 1), (16, 256, 2), (16, 512, 1), (16, 512, 2)]
+BATCHES = [(4, 32, 1), (8, 64, 1), (8, 64, 2), (16, 128, 2)]
+STREAMS = (2, 16, 64, 256, 1024, 4096)
 SOURCE = Path(__file__).parent / "limit" / "limit.c"
 REACHED = 0.9
 
@@ -181,23 +190,44 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def tables(only: str | None, rounds: int) -> dict[str, object]:
+    """Print the tables asked for; `large` only if it is asked for by name. Their rows, as JSON has them."""
+    report: dict[str, object] = {}
+    for name, shapes in (("limit", SHAPES), ("large", LARGE)):
+        if only == name or (only is None and name == "limit"):
+            with tempfile.TemporaryDirectory() as folder:
+                program = compile_limit(Path(folder))
+                rows = [measure(program, c, s, rounds) for c in ("lstm", "gru") for s in shapes]
+            print(table(rows), end="\n\n")
+            report["rows" if name == "limit" else name] = [asdict(row) for row in rows]
+    if only in (None, "batch"):
+        cells = ("lstm", "gru", "rnn_tanh")
+        batches = [many.measure_batch(c, s, n, rounds) for c in cells for s in BATCHES for n in STREAMS]
+        print(many.batch_table(batches), end="\n\n")
+        report["batch"] = [asdict(row) for row in batches]
+    if only in (None, "detector"):
+        networks = (("gru", (8, 16, 1)), ("gru", (8, 64, 1)), ("lstm", (8, 64, 1)))
+        detectors = [many.measure_detector(c, s, rounds) for c, s in networks]
+        print(many.detector_table(detectors))
+        report["detector"] = [asdict(row) for row in detectors]
+    return report
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="run and step beside the machine's limit")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--only", choices=("limit", "large", "batch", "detector"), help="one table alone")
     options = parser.parse_args(arguments)
     if options.rounds < 3:
         parser.error(f"--rounds: expected at least 3, got {options.rounds}")
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            program = compile_limit(Path(folder))
-            rows = [measure(program, c, s, options.rounds) for c in ("lstm", "gru") for s in SHAPES]
+        report = tables(options.only, options.rounds)
     except NoLimitError as error:
         print(f"speed: {error}", file=sys.stderr)
         return 1
-    print(table(rows))
     if options.json:
-        report = {"environment": environment(), "rows": [asdict(row) for row in rows]}
+        report["environment"] = environment()
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

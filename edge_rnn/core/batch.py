@@ -24,6 +24,8 @@ from edge_rnn.core.snapshot import read_snapshot, write_snapshot
 from edge_rnn.core.state import State, read_state, write_state
 from edge_rnn.core.tiling import Tiles, fewest_ready
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class StepperBatch:
     """n independent streams of one model; each gives the same bits as a `Stepper` of its own.
@@ -64,6 +66,7 @@ class StepperBatch:
             self._tiles.write(self._words)
         self._table = address(self._words)
         self._many, self._outputs = self._loop.drive, model.output_size
+        self._shape = (n, model.output_size)
 
     def __repr__(self) -> str:
         return (
@@ -100,8 +103,8 @@ class StepperBatch:
         Raises:
             ValueError: another shape, or a number that is not finite as float32; no stream was stepped.
         """
-        ys = np.empty((len(self._states), self._outputs), np.float32)
-        if self._many(self._table, 0, id(xs), id(ys)) == DONE:
+        many, ys = self._many, np.empty(self._shape, _FLOAT32)
+        if many(self._table, 0, id(xs), id(ys)) == DONE:
             return ys
         return self._step(None, numbers(xs, (len(self), self.model.input_size), "xs"))
 
@@ -121,8 +124,8 @@ class StepperBatch:
         """
         chosen = indices if type(indices) is np.ndarray else np.asarray(indices)
         if chosen.ndim == 1:
-            ys = np.empty((len(chosen), self._outputs), np.float32)
-            if self._many(self._table, id(chosen), id(xs), id(ys)) == DONE:
+            many, ys = self._many, np.empty((len(chosen), self._outputs), _FLOAT32)
+            if many(self._table, id(chosen), id(xs), id(ys)) == DONE:
                 return ys
         if chosen.size == 0:
             chosen = chosen.astype(np.int64)
