@@ -46,12 +46,13 @@ def object_id(text: str) -> str:
 class _Group:
     """One device: its streams by component prefix, and components to take away."""
 
-    __slots__ = ("dirty", "gone", "left_out", "model", "streams")
+    __slots__ = ("dirty", "gone", "left_out", "model", "streams", "told_gone")
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.streams: dict[str, str] = {}
         self.gone: set[str] = set()
+        self.told_gone: set[str] = set()
         self.left_out = 0
         self.dirty = True
 
@@ -123,7 +124,9 @@ class Discovery:
     def again(self, topic: str | None = None) -> None:
         """Send everything once more, or what belongs to `topic`."""
         for name, group in self._groups.items():
-            group.dirty = group.dirty or topic is None or self._topic(name) == topic
+            if topic is None or self._topic(name) == topic:
+                group.dirty = True
+                group.gone |= group.told_gone - group.streams.keys()
 
     def due(self) -> list[Publication]:
         """The messages to send now, retained."""
@@ -134,7 +137,7 @@ class Discovery:
                 # Taking away needs a second message without the components, next time.
                 group.dirty = bool(group.gone)
                 found.append((self._topic(name), self._message(name, group) if group.streams else b""))
-                group.gone.clear()
+                group.told_gone, group.gone = group.gone, set()
         return found
 
     def _message(self, name: str, group: _Group) -> bytes:

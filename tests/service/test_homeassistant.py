@@ -79,6 +79,20 @@ def test_a_stream_that_is_gone_is_taken_away_in_two_steps_and_the_last_one_with_
     assert made.topics() == []
 
 
+def test_what_could_not_be_sent_is_taken_away_the_next_time() -> None:
+    made = discovery()
+    made.see("pumps/1")
+    made.see("pumps/2")
+    made.due()
+    made.forget("pumps/1")
+    ((topic, lost),) = made.due()
+    made.again(topic)
+    assert made.due() == [(topic, lost)]
+    ((_, payload),) = made.due()
+    assert len(json.loads(payload)["cmps"]) == 3
+    assert made.due() == []
+
+
 def test_a_group_taken_out_of_the_configuration_is_removed() -> None:
     made = discovery(announced=[TOPIC, "homeassistant/device/er_old/config"])
     assert made.due() == [("homeassistant/device/er_old/config", b"")]
