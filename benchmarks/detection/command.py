@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,9 @@ def variants(settings: Settings) -> list[tuple[Variant, bool]]:
     plans = settings.plans
     if plans is None:
         return [(BOTH, True), (WITHOUT, False), (ALONE, True), (BASELINE, False)]
-    found = [(BOTH, any(s.of_network for s in plans.scorers))]
+    found = [(BOTH, any(s.of_network for s in plans.parts))]
     for variant, network in ((WITHOUT, False), (ALONE, True)):
-        if any(s.of_network == network for s in plans.scorers):
+        if any(s.of_network == network for s in plans.parts):
             found.append((variant, network))
-    found += [(one_scorer(s.name), s.of_network) for s in plans.scorers] if len(plans.scorers) > 2 else []
+    found += [(one_scorer(s.name), s.of_network) for s in plans.parts] if len(plans.parts) > 2 else []
     return [*found, (BASELINE, False)]

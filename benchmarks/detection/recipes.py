@@ -22,6 +22,7 @@ class Settings:
     options: of calibration. plans: the detector scorer by scorer, in place of what `options` gives.
     columns: SMAP/MSL's inputs.
     dither: standard deviation of noise put on training channels that never change (training refuses those).
+    even: pauses of the training rows are closed up, as a guard that goes on over pauses sees them.
     tail, gap: rows, how events are counted (`edge_rnn.evaluate.events.match`). buffer: rows, of VUS-PR.
     merge: alarms with at most so many rows between them count as one sequence in telemanom's counting.
     compared: what was tried, and what decided.
@@ -33,6 +34,7 @@ class Settings:
     plans: Plans | None = None
     columns: Literal["telemetry", "commands"] = "telemetry"
     dither: float = 0.0
+    even: bool = False
     tail: int = 0
     gap: int = 0
     buffer: int = 100

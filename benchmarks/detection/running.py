@@ -71,11 +71,7 @@ BASELINE = Variant("no-RNN MEWMA (defaults)", lambda _: Options(residual_factor=
 
 def one_scorer(name: str) -> Variant:
     """One scorer of the setting's plans alone."""
-
-    def alone(plans: Plans) -> Plans:
-        return replace(plans, scorers=tuple(s for s in plans.scorers if s.name == name))
-
-    return Variant(f"{name} alone", lambda options: options, alone)
+    return Variant(f"{name} alone", lambda options: options, lambda plans: plans.alone(name))
 
 
 @dataclass(slots=True)
@@ -89,7 +85,7 @@ class Trainer:
 
     def model(self, recording: Recording, settings: Settings, seed: int) -> Model:
         """The network of one recording with the detector that `train` gave it."""
-        table = _dithered(recording.train, settings.dither)
+        table = _prepared(recording.train, settings)
         recipe = settings.seeded(seed)
         key = hashlib.sha256(
             "\n".join([
@@ -102,7 +98,8 @@ class Trainer:
             self.reused += 1
             return load(path)
         begun = time.perf_counter()
-        model = fit.train(table, recipe, name="model", options=settings.options, features=settings.features)
+        options = replace(settings.options, horizons=recipe.horizons, scale_head=recipe.scale)
+        model = fit.train(table, recipe, name="model", options=options, features=settings.features)
         self.seconds += time.perf_counter() - begun
         self.trained += 1
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -116,8 +113,12 @@ def _sources() -> str:
     return hashlib.sha256(b"".join((room / name).read_bytes() for name in _SOURCES)).hexdigest()
 
 
-def _dithered(table: Table, size: float) -> Table:
-    """`table` with noise on channels that never change, which training would refuse."""
+def _prepared(table: Table, settings: Settings) -> Table:
+    """`table` with noise on channels that never change, which training would refuse, and evenly timed."""
+    size = settings.dither
+    if settings.even and len(table) > 1:
+        step = int(np.median(np.diff(table.times_ns)))
+        table = replace(table, times_ns=table.times_ns[0] + step * np.arange(len(table)))
     flat = table.values.min(axis=0) == table.values.max(axis=0)
     if size == 0 or not flat.any():
         return table
@@ -128,13 +129,17 @@ def _dithered(table: Table, size: float) -> Table:
 def calibrated(model: Model, recording: Recording, settings: Settings, variant: Variant) -> Model:
     """`model` with another detector, fitted to the same rows as the first; guard and conditioning stay."""
     assert model.detector is not None
-    data = prepare([_dithered(recording.train, settings.dither)])
+    data = prepare([_prepared(recording.train, settings)])
     rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
     plans = None if settings.plans is None else variant.plans(settings.plans)
     if plans is not None:
         return build(model, rows, held_back_from(data), plans)
     options = variant.options(settings.options)
-    options = replace(options, condition=model.detector.condition, guard=model.detector.guard)
+    spec = model.detector
+    options = replace(
+        options, condition=spec.condition, guard=spec.guard, horizons=spec.horizons,
+        scale_head=spec.scale_head,
+    )  # fmt: skip
     return calibrate_detector(model, rows, held_back_from(data), options)
 
 

@@ -13,6 +13,7 @@ import json
 import secrets
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.calibrate import Options, Recording, calibrate_detector, scaling, silent_limit, stuck_limits
+from edge_rnn.calibrate import (
+    Options,
+    Recording,
+    fit_detector,
+    period,
+    scaling,
+    silent_limit,
+    stuck_limits,
+)
 from edge_rnn.commands.evaluate import stamp
-from edge_rnn.core.detector_spec import DetectorSpec, GuardSpec, ThresholdSpec
+from edge_rnn.core.detector_spec import DetectorSpec, GuardSpec
 from edge_rnn.core.model import Model
 from edge_rnn.detect.detector import Detector
-from edge_rnn.detect.thresholds import FEWEST_EXCESSES, tail_value
+from edge_rnn.detect.thresholds import FEWEST_EXCESSES
 from edge_rnn.detect.verdict import STATUSES
 from edge_rnn.errors import ConfigError, DataError, ModelFileError
 from edge_rnn.files.load import load
@@ -90,9 +99,8 @@ def run(args: argparse.Namespace) -> int:
     recordings: list[Recording] = [(s.times_ns, s.values) for s in data.stretches]
     new = old if args.keep_scaling else replace(old, scaler=scaling(recordings))
     guard = spec.guard if args.keep_guard else _guard(spec.guard, recordings, data.period_ns)
-    new = calibrate_detector(new, recordings, None, _options(spec, guard, args.quantile))
-    if args.alarms_per_day is not None:
-        new = _at_rate(new, recordings, args.alarms_per_day, data.period_ns)
+    quantile = Options().quantile if args.quantile is None else args.quantile
+    new = _fitted(new, recordings, guard, quantile, args.alarms_per_day)
     before, after = (_alarms(model, recordings, data.period_ns) for model in (old, new))
     first = min(int(s.times_ns[0]) for s in data.stretches)
     last = max(int(s.times_ns[-1]) for s in data.stretches)
@@ -148,28 +156,41 @@ def _guard(old: GuardSpec, recordings: list[Recording], period_ns: int) -> Guard
     )
 
 
-def _options(spec: DetectorSpec, guard: GuardSpec, quantile: float | None) -> Options:
-    """Options that give the detector the scorers, threshold kind and alarm that it has."""
+def _fitted(
+    model: Model, recordings: list[Recording], guard: GuardSpec, quantile: float, per_day: float | None
+) -> Model:
+    """`model` with the detector it has, all that is measured on readings taken from these."""
+    spec = model.detector
+    assert spec is not None
     plain = Options()
-    sources = {scorer.source for scorer in spec.scorers}
-    kinds: dict[str, Any] = {"ewma_z": "ewma_z"}
-    threshold: dict[str, Any] = {"dspot": "dspot", "dspot_ewma": "dspot_ewma"}
-    return replace(
-        plain,
-        kind="reconstruct" if spec.kind == "reconstruct" else "forecast",
-        scorer=kinds.get(spec.scorers[0].kind, plain.scorer),
-        rate=spec.scorers[0].rate,
-        residual_factor=plain.residual_factor if "residual" in sources else 0.0,
-        input_factor=plain.input_factor if "input" in sources else 0.0,
-        threshold=threshold.get(spec.threshold.kind, plain.threshold),
-        risk=spec.threshold.risk,
-        quantile=plain.quantile if quantile is None else quantile,
-        warmup=spec.warmup,
-        max_freeze=spec.threshold.max_freeze,
-        alarm=spec.alarm,
-        guard=guard,
-        condition=spec.condition,
+    # A scorer with a tail is a probability already; the others are 1 at a multiple of their quantile.
+    factors = [
+        0.0 if s.tail is not None else plain.input_factor if s.source == "input" else plain.residual_factor
+        for s in spec.scorers
+    ]
+    bare = tuple(
+        msgspec.structs.replace(s, unit=1.0) if factor else s
+        for s, factor in zip(spec.scorers, factors, strict=True)
     )
+    threshold = spec.threshold
+    if threshold.kind in ("fixed", "quantile") and all(factors):
+        # The units say where a score is too high: at 1.
+        threshold = msgspec.structs.replace(threshold, value=1.0)
+    template = msgspec.structs.replace(spec, guard=guard, period_ns=0, threshold=threshold, scorers=bare)
+    fit = partial(fit_detector, model, recordings, factors=factors, quantile=quantile)
+    if per_day is None:
+        return fit(template)
+    usual = period(recordings)
+    risk = per_day * usual / _DAY_NS
+    if risk >= 0.5:
+        raise ConfigError(
+            f"--alarms-per-day: {per_day:g} a day is more than every second reading; expected fewer than "
+            f"{0.5 * _DAY_NS / usual:.3g}"
+        )
+    # Readings enough for a quantile of their own scores; else the tail of the scores is estimated.
+    enough = risk * sum(len(np.asarray(times)) for times, _ in recordings) >= FEWEST_EXCESSES
+    threshold = msgspec.structs.replace(threshold, kind="conformal" if enough else "pot", risk=risk)
+    return fit(msgspec.structs.replace(template, threshold=threshold))
 
 
 def _verdicts(model: Model, recordings: list[Recording]) -> list[NDArray[np.void]]:
@@ -179,35 +200,6 @@ def _verdicts(model: Model, recordings: list[Recording]) -> list[NDArray[np.void
         detector.reset()
         found.append(detector.run(times, values))
     return found
-
-
-def _at_rate(model: Model, recordings: list[Recording], per_day: float, period_ns: int) -> Model:
-    """The threshold that scores exceed `per_day` times a day: a quantile, or beyond it the tail estimate."""
-    assert model.detector is not None
-    verdicts = np.concatenate(_verdicts(model, recordings))
-    scores = verdicts["score"][np.isfinite(verdicts["score"])]
-    risk = per_day * period_ns / _DAY_NS
-    if risk >= 0.5:
-        raise ConfigError(
-            f"--alarms-per-day: {per_day:g} a day is more than every second reading; expected fewer than "
-            f"{0.5 * _DAY_NS / period_ns:.3g}"
-        )
-    # Scores during an alarm that follows the level no longer count against a moving mean: fixed it is.
-    if risk * len(scores) >= FEWEST_EXCESSES:
-        value = float(np.quantile(scores, 1.0 - risk))
-    else:
-        level = float(np.quantile(scores, 0.98))
-        excess = scores[scores > level] - level
-        if len(excess) < FEWEST_EXCESSES:
-            raise DataError(
-                f"--alarms-per-day: {len(scores)} scores are too few for an estimate; expected at least "
-                f"{50 * FEWEST_EXCESSES}: record for longer"
-            )
-        squares = float((excess * excess).sum())
-        value = tail_value(level, len(scores), len(excess), float(excess.sum()), squares, risk)
-    freeze = model.detector.threshold.max_freeze
-    threshold = ThresholdSpec(kind="quantile", value=max(value, 1e-9), max_freeze=freeze)
-    return replace(model, detector=msgspec.structs.replace(model.detector, threshold=threshold))
 
 
 def _alarms(model: Model, recordings: list[Recording], period_ns: int) -> _Alarms:
