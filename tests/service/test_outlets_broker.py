@@ -28,6 +28,7 @@ from tests.support.daemon import (
 )
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_peer import Peer, wait_for
+from tests.support.payloads import metric, sparkplug
 
 TOPIC = "plant/7/all"
 CONFIG = "homeassistant/device/er_press/config"
@@ -302,6 +303,40 @@ channels = [{ name = "vib", path = "A.V" }, { name = "temp", path = "A.T" }]
         health = json.loads(running.daemon.health())
     assert health["models"]["press"]["weights"] != health["models"]["oven"]["weights"]
     assert health["daemon"]["refused"] == 0
+
+
+def test_a_sparkplug_node_is_asked_for_its_birth_and_then_read(broker, tmp_path) -> None:
+    plug = """
+[[stream]]
+name = "plug"
+model = "press.safetensors"
+preset = "sparkplug"
+channels = [{ name = "vib", path = "Vib/RMS" }, { name = "temp", path = "Temp" }]
+"""
+    config = write_config(tmp_path, broker.port, stream=plug)
+    with Peer(broker.port, "er/plug/#", "spBv1.0/+/NCMD/#") as peer, DaemonThread(config) as running:
+        running.subscribed()
+        data = [
+            sparkplug(metric(1.0, alias=1), metric(20.0, alias=2), seq=i, time_ms=10**12 + i)
+            for i in range(9)
+        ]
+        peer.send("spBv1.0/plant/DDATA/edge/pump", data[7], qos=0)
+        request = wait_for(lambda: peer.on("spBv1.0/plant/NCMD/edge"), "the request for a birth")
+        assert b"Node Control/Rebirth" in request[0]
+        peer.send("spBv1.0/plant/NBIRTH/edge", sparkplug(metric(0, name="bdSeq", datatype=8)), qos=0)
+        births = [
+            metric(1.0, name="Vib/RMS", alias=1, datatype=10),
+            metric(20.0, name="Temp", alias=2, datatype=10),
+        ]
+        peer.send("spBv1.0/plant/DBIRTH/edge/pump", sparkplug(*births, seq=1, time_ms=10**12 + 1), qos=0)
+        for i in range(2, 5):
+            peer.send("spBv1.0/plant/DDATA/edge/pump", data[i], qos=0)
+        scores = wait_for(
+            lambda: (found := peer.on("er/plug/plant/edge/pump/score")) and len(found) == 4 and found,
+            "four scores",
+        )
+        assert [json.loads(s)["time_ns"] for s in scores] == [(10**12 + i) * 10**6 for i in range(1, 5)]
+        assert len(peer.on("spBv1.0/plant/NCMD/edge")) == 1
 
 
 def test_sighup_at_any_moment_of_the_start_ends_nothing(broker, tmp_path) -> None:
