@@ -22,7 +22,7 @@ from edge_rnn.core.model import Model
 from edge_rnn.core.pack import pack
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import snapshot
-from edge_rnn.detect.entries import REFUSED, STEP_ROWS
+from edge_rnn.detect.entries import REFUSED, STEP_ROWS, STEP_ROWS_OF_ANY
 from edge_rnn.detect.plan import Plan
 from edge_rnn.detect.verdict import Verdict, explained_dtype
 
@@ -66,7 +66,7 @@ class DetectorTable:
             code.check_detector(self.plan.layout_digest)
         self.fused = code.fused
         self._packed = pack(model, code.lanes)
-        self._run = code.code(STEP_ROWS)
+        self._run = code.code(STEP_ROWS_OF_ANY if self.plan.general else STEP_ROWS)
         plan, c = self.plan, self.plan.channels
         memory = aligned(capacity, plan.dtype.itemsize // 4)
         self.states: NDArray[np.void] = memory.reshape(-1).view(plan.dtype)

@@ -59,7 +59,7 @@ def bands(p: Any, v: Vector, out: int, known: bool) -> None:
     c = p.channels
     band = f8_at(place(out, c) + 8, c)
     for i in range(c):
-        band[i] = p.band * v[at.SCALE * c + i] * v[at.STD * c + i] if known else np.nan
+        band[i] = v[p.bands_at + i] if known else np.nan
 
 
 @inlined

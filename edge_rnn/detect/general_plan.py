@@ -1,11 +1,10 @@
 """Constants and state that only the general detector has; what they are called is in fields.py.
 
 vectors   per horizon: steps ahead, place of its ring | residual scales K * C | running C | features |
-severity |
-          points of the probability: scores, parts | per scorer MORE numbers | then of each scorer:
-          weights, its tail's table: scores, parts
-detect    PEAK | before C | running mean C, variance C, count C | per scorer: count, A C, B C, tail's counts |
-          per horizon h a ring of h forecasts: C values, and C log scales where there is a scale head
+          severity | points of the probability: scores, parts | half-widths of bands C |
+          per scorer MORE numbers | then of each scorer: weights, its tail's table: scores, parts
+detect    PEAK | before C | running mean C, variance C, count C | per scorer: count, A C, B C, tail's
+          counts | per horizon h a ring of h forecasts: C values, C log scales with a scale head
 marks     AGE .. SEVERITY
 """
 
@@ -100,7 +99,8 @@ class General:
                 features += [TIME_FEATURES.index(feature) + 1, 0]
             else:
                 features += [0, names.index(feature.removeprefix(DIFFERENCE))]
-        points = spec.probability
+        points, ones = spec.probability, (1.0,) * c
+        std = ones if model.scaler is None else model.scaler.std.tolist()
         blocks: dict[str, list[float]] = {
             "horizons_at": [n for h, ring in zip(ahead, rings_at, strict=False) for n in (h, float(ring))],
             "scales_at": list(spec.residual_scale or (1.0,) * (c * len(ahead))),
@@ -108,6 +108,9 @@ class General:
             "features_at": features,
             "severity_at": list(spec.alarm.severity),
             "points_at": [*points.scores, *points.exceed],
+            "bands_at": [
+                spec.band * a * b for a, b in zip(spec.residual_scale[:c] or ones, std, strict=True)
+            ],
         }
         self.values: dict[str, float] = {}
         place = vectors_at

@@ -1,8 +1,9 @@
 """The detector over a quantised network: all of `detector.py` as it is, only the network's step is in
 integers.
 
-The same compiled loop is built around `integer_step`; h and c lie in the row as integers. Snapshots hold them
-as floats, so a stream can move between the two networks and to a device. Verdicts are those of the exported C.
+The same compiled loop is built around `integer_step`; h and c lie in the row as integers. Snapshots hold
+them as floats, so a stream can move between the two networks and to a device. Verdicts are those of the
+exported C.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class IntegerDetectorTable(DetectorTable):
     def __init__(self, model: Model, quantized: Quantized, capacity: int) -> None:
         super().__init__(model, capacity, "U")
         self._quantized, self._integers = quantized, IntegerPacked(quantized)
-        self._run = loop.integer_rows()
+        self._run = loop.integer_rows(of_any=self.plan.general)
         self._fresh = self.plan.fresh.copy()
         self._fresh["core"][0] = self._integers.row(quantized, self._fresh["core"][0])
         self.states[:] = self._fresh

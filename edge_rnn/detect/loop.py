@@ -70,13 +70,21 @@ def step_rows(lanes: int, fused: bool) -> EntryPoint:
     score is returned (NaN where there is none), or REFUSED where the sample was not taken.
     """
     base = kernels(lanes, fused)
-    return _entry(_build(base.step), f"{base.key} detect={_sources()}")
+    return _entry(_build(_default(base.step)), f"{base.key} detect={_sources()}")
 
 
 @functools.cache
-def integer_rows() -> Callable[[int, int], float]:
-    """`step_rows` over a network in integers, compiled; built once per process."""
-    return _entry(_build(integer_step), f"{source_key()} detect={_sources()}").machine_code
+def step_rows_of_any(lanes: int, fused: bool) -> EntryPoint:
+    """`step_rows` with the general detector; on its own, because most models need only one of the two."""
+    base = kernels(lanes, fused)
+    return _entry(_build(general.build(base.step)), f"{base.key} detect={_sources()} any")
+
+
+@functools.cache
+def integer_rows(*, of_any: bool) -> Callable[[int, int], float]:
+    """`step_rows`, or `step_rows_of_any`, over a network in integers, compiled; built once per process."""
+    one = general.build(integer_step) if of_any else _default(integer_step)
+    return _entry(_build(one), f"{source_key()} detect={_sources()} {of_any}").machine_code
 
 
 def _entry(run: Callable[[int, int], float], key: str) -> EntryPoint:
@@ -93,8 +101,8 @@ def _sources() -> str:
     return source_digest(__file__, *(m.__file__ or "" for m in modules))
 
 
-def _build(network_step: StepFunction) -> Callable[[int, int], float]:
-    one_of_any = general.build(network_step)
+def _default(network_step: StepFunction) -> Callable[..., None]:
+    """One sample through the default flow."""
 
     @inlined
     def one(
@@ -190,6 +198,10 @@ def _build(network_step: StepFunction) -> Callable[[int, int], float]:
                 stages.rest(p, fresh, row, detect, marks)
                 break
 
+    return one
+
+
+def _build(one: Callable[..., None]) -> Callable[[int, int], float]:
     def run(address: int, time_ns: int) -> float:
         table = i8_at(address, at.WORDS)
         p = _plan_at(table[at.PLAN_WORD])
@@ -218,10 +230,7 @@ def _build(network_step: StepFunction) -> Callable[[int, int], float]:
             xs, present = f8_at(table[at.XS_WORD] + 8 * c * t, c), u1_at(table[at.PRESENT_WORD] + c * t, c)
             out = table[at.OUT_WORD] + t * table[at.OUT_SIZE_WORD]
             gap = marks[at.STEPS] > 0 and 0 < p.gap < time_ns - marks[at.TIME]
-            if p.general:
-                one_of_any(p, table, v, row, time_ns, xs, present, work, out)
-            else:
-                one(p, table, v, row, time_ns, xs, present, work, out)
+            one(p, table, v, row, time_ns, xs, present, work, out)
             if gap:
                 explain.set_timing(out, c, explain.GAP)
         if alone:

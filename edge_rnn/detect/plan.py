@@ -45,8 +45,9 @@ _INTEGERS = (
     "max_missing", "alarm_class", "core_size", "y_at", "detect_at", "detect_size", "marks_at",
     "marks_size", "row_size", "ring_at", "work_size", "fired_at", "vectors_size", "general", "features",
     "horizons", "heads", "gaussian", "rings", "longest", "severities", "points", "late_is_fault",
-    "horizons_at", "scales_at", "running_at", "features_at", "severity_at", "points_at", "scorers_at",
-    "more_at", "marks_more_at", "utc_offset", "pending_ns", "clear_ns", "refractory_ns", "peak_hold",
+    "horizons_at", "scales_at", "running_at", "features_at", "severity_at", "points_at", "bands_at",
+    "scorers_at", "more_at", "marks_more_at", "utc_offset", "pending_ns", "clear_ns", "refractory_ns",
+    "peak_hold",
 )  # fmt: skip
 _FLOATS = (
     "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",

@@ -98,8 +98,14 @@ def _check(plan: Plan, row: NDArray[np.void]) -> None:
         at.REFRACTORY: plan.spec.alarm.refractory, at.FROZEN: counter, at.RING_AT: max(window - 1, 0),
         at.RING_FILL: window, at.COUNT: counter, at.EXCESSES: counter,
     }  # fmt: skip
-    heads_fit = all(0 <= marks[k] <= limit for k, limit in limits.items())
     general = at.MARKS_HEAD + at.CHANNEL_MARKS * plan.channels
+    if plan.general:
+        severest = 1 + len(plan.spec.alarm.severity)
+        limits |= {
+            general + at.AGE: counter, general + at.HAS_BEFORE: 1, general + at.PEAK_AGE: counter,
+            general + at.TOO_HIGH: 1, general + at.CLOSED: 1, general + at.SEVERITY: severest,
+        }  # fmt: skip
+    heads_fit = all(0 <= marks[k] <= limit for k, limit in limits.items())
     channels = marks[at.MARKS_HEAD : general].reshape(at.CHANNEL_MARKS, plan.channels).copy()
     channels[at.HEARD_AT] = 0
     counts_fit = (channels >= 0).all() and (channels <= counter).all() and channels[at.LEVELLED_AT].max() <= 1

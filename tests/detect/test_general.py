@@ -22,9 +22,11 @@ from edge_rnn.core.detector_spec import (
     ThresholdSpec,
 )
 from edge_rnn.core.model import TIME_FEATURES, Model
-from edge_rnn.detect.detector import Detector
+from edge_rnn.detect import fields as at
+from edge_rnn.detect.detector import Detector, DetectorTable
 from edge_rnn.detect.thresholds import export_obstacles
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS
+from edge_rnn.errors import SnapshotError
 from tests.detect.general_twin import GeneralTwin
 from tests.detect.models import SECOND, model, scorer, spec
 from tests.detect.test_twin import series, specs
@@ -302,3 +304,17 @@ def test_the_time_features_are_those_of_the_calendar() -> None:
     assert of_time(7, saturday - 1) == 0.0
     assert of_time(7, saturday + 48 * hour) == 0.0
     assert of_time(2, -6 * hour) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_snapshot_with_an_impossible_counter_is_refused() -> None:
+    of = model(2, spec(2, alarm=AlarmSpec(severity=(2.0,))))
+    table = DetectorTable(of, 1)
+    start = at.MARKS_HEAD + at.CHANNEL_MARKS * 2
+    for place, value in ((at.AGE, -1), (at.SEVERITY, 3), (at.TOO_HIGH, 2), (at.HAS_BEFORE, -1)):
+        table.reset(0)
+        table.states["marks"][0, start + place] = value
+        with pytest.raises(SnapshotError, match="out of its range"):
+            table.restore(0, table.snapshot(0))
+    # One of a detector without the part is another layout's.
+    with pytest.raises(SnapshotError, match="state layout"):
+        Detector(model(2)).restore(DetectorTable(of, 1).snapshot(0))
