@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from edge_rnn.errors import ConfigError
 
+_OWN_SCALE_WARMUP = 200
 Progress = Callable[[int, int, float], None]
 
 
@@ -78,6 +80,12 @@ examples:
         action="store_true",
         help="keep the training in OUTPUT.part while it runs, and go on from it if it is there",
     )
+    add("--each", action="store_true", help="one model for each file; OUTPUT is a folder")
+    add(
+        "--own-scale",
+        action="store_true",
+        help="one model for many machines: each stream is brought to the mean and spread of its own past",
+    )
     add("--threads", type=int, default=1, metavar="N", help="of PyTorch (default: %(default)s)")
     add("--json", action="store_true", help="print the card as JSON")
 
@@ -86,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, write the model file, print its card."""
     # First of all: without torch this is one line that says what to install.
     from edge_rnn.calibrate import Options
+    from edge_rnn.core.detector_spec import ConditionSpec
     from edge_rnn.files.model_file import save
     from edge_rnn.training import fit
     from edge_rnn.training.card import render
@@ -94,8 +103,11 @@ def run(args: argparse.Namespace) -> int:
     from edge_rnn.training.trainer import Recipe
 
     started = time.monotonic()
-    output = Path(args.output)
-    _check_output(output, [Path(p) for p in args.data])
+    paths = [Path(p) for p in args.data]
+    outputs = _outputs(Path(args.output), paths) if args.each else [Path(args.output)]
+    for output in outputs:
+        _check_output(output, paths)
+    _check_options(args)
     recipe = Recipe(
         cell=args.cell,
         hidden=args.hidden,
@@ -109,37 +121,57 @@ def run(args: argparse.Namespace) -> int:
     tables = read_tables(
         args.data, time=args.time, channels=args.channels, labels=args.labels, delimiter=args.delimiter
     )
+    options = Options()
+    if args.alarms_per_day is not None:
+        options = replace(options, threshold="pot", alarms_per_day=args.alarms_per_day)
+    if args.own_scale:
+        # A machine is judged once its own mean and spread are known; an alarm before would stop the learning.
+        running = ConditionSpec(running=(True,) * len(tables[0].channels), running_start=1)
+        options = replace(options, condition=running, warmup=_OWN_SCALE_WARMUP)
+    for output, own in zip(outputs, [[t] for t in tables] if args.each else [tables], strict=True):
+        part = output.with_name(f"{output.name}.part")
+        name = args.name or output.name.removesuffix(".safetensors")
+        try:
+            with _progress() as progress:
+                model = fit.train(
+                    own, recipe, rows=args.rows, name=name, features=args.features, auto_s=args.auto,
+                    checkpoint=Checkpoint(part) if args.resume else None, options=options, progress=progress,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            if args.resume and part.exists():
+                sys.stderr.write(f"train: stopped; the same command goes on from {part}\n")
+            else:
+                sys.stderr.write("train: stopped, nothing written\n")
+            raise
+        save(model, output)
+        card = dict(fit.card_of(model))
+        card["device"] = {**card["device"], "step_ns": fit.step_ns(model)}
+        if args.json:
+            # One model: a document for people's eyes; several: one a line.
+            print(json.dumps({"model": output.name, **card}, indent=None if args.each else 2))
+        else:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            print(render(card, width))
+            print(f"written   {output}, {time.monotonic() - started:.1f} s in all")
+    return 0
+
+
+def _outputs(folder: Path, data: list[Path]) -> list[Path]:
+    """With --each: a model beside every other, named like its data file."""
+    if not folder.is_dir():
+        raise ConfigError(f"--output: with --each expected a folder that exists, got {folder}")
+    names = [path.name.split(".")[0] for path in data]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ConfigError(f"--each: two files would both become {doubles[0]}.safetensors; rename one")
+    return [folder / f"{name}.safetensors" for name in names]
+
+
+def _check_options(args: argparse.Namespace) -> None:
     if args.resume and args.auto is not None:
         raise ConfigError("--resume: the trainings of --auto have no one checkpoint; give one or the other")
     if args.alarms_per_day is not None and not 0 < args.alarms_per_day < 1e6:
         raise ConfigError(f"--alarms-per-day: expected a number above 0, got {args.alarms_per_day}")
-    options = None
-    if args.alarms_per_day is not None:
-        options = Options(threshold="pot", alarms_per_day=args.alarms_per_day)
-    part = output.with_name(f"{output.name}.part")
-    name = args.name or output.name.removesuffix(".safetensors")
-    try:
-        with _progress() as progress:
-            model = fit.train(
-                tables, recipe, rows=args.rows, name=name, features=args.features, auto_s=args.auto,
-                checkpoint=Checkpoint(part) if args.resume else None, options=options, progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        if args.resume and part.exists():
-            sys.stderr.write(f"train: stopped; the same command goes on from {part}\n")
-        else:
-            sys.stderr.write("train: stopped, nothing written\n")
-        raise
-    save(model, output)
-    card = dict(fit.card_of(model))
-    card["device"] = {**card["device"], "step_ns": fit.step_ns(model)}
-    if args.json:
-        print(json.dumps({"model": output.name, **card}, indent=2))
-    else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(render(card, width))
-        print(f"written   {output}, {time.monotonic() - started:.1f} s in all")
-    return 0
 
 
 def _names(text: str) -> list[str]:

@@ -178,3 +178,99 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "--labels" in done.stdout
+
+
+def test_one_model_for_each_file(csv, tmp_path, capsys):
+    second = tmp_path / "fan.csv"
+    second.write_bytes(csv.read_bytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    assert run(csv, second, "-o", folder, "--each", "--json", *SMALL) == 0
+    names = [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["pump", "fan"]
+    assert sorted(path.name for path in folder.iterdir()) == ["fan.safetensors", "pump.safetensors"]
+    assert run(csv, csv, "-o", folder, "--each", *SMALL) == 78
+    assert "two files would both become pump.safetensors" in capsys.readouterr().err
+    assert run(csv, "-o", folder / "none", "--each", *SMALL) == 78
+    assert "expected a folder that exists" in capsys.readouterr().err
+
+
+def test_one_model_for_machines_of_another_scale(csv, tmp_path, capsys):
+    """A machine at ten times the level of the one trained on is normal, once its own past is known."""
+    output = tmp_path / "shared.safetensors"
+    assert run(csv, "-o", output, "--own-scale", *SMALL) == 65  # too few rows to know a machine first
+    assert "rows" in capsys.readouterr().err
+    longer = tmp_path / "long.csv"
+    rng = np.random.default_rng(3)
+    with longer.open("w") as file:
+        file.write("ts,vib,temp\n")
+        for i in range(1200):
+            vib, temp = np.sin(i / 3) + 0.05 * rng.standard_normal(), 20 + rng.normal()
+            file.write(f"{1_763_700_000 + i},{vib:.5f},{temp:.4f}\n")
+    assert run(longer, "-o", output, "--own-scale", "--hidden", 4, "--epochs", 6) == 0
+    capsys.readouterr()
+    model = edge_rnn.load(output)
+    assert model.detector.condition.running == (True, True)
+    rng = np.random.default_rng(2)
+    t = np.arange(900)
+    rows = np.stack(
+        [30 + 8 * np.sin(t / 3) + rng.normal(0, 0.4, 900), 200 + 10 * rng.standard_normal(900)], 1
+    )
+    verdicts = edge_rnn.Detector(model).run(t * 10**9, rows)
+    assert verdicts["score"][600:].max() < 20
+    assert verdicts["alarm"][600:].mean() < 0.1
+
+
+def test_the_options_reach_the_model(csv, tmp_path, capsys):
+    output = tmp_path / "m.safetensors"
+    words = [
+        "--horizons",
+        "1,5",
+        "--scale",
+        "laplace",
+        "--features",
+        "day_sin,day_cos",
+        "--alarms-per-day",
+        "2",
+    ]
+    assert run(csv, "-o", output, "--auto", "0.001", *words, "--epochs", "3", "--json") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert [t["hidden"] for t in card["network"]["trials"]] == [8]
+    model = edge_rnn.load(output)
+    assert model.detector.horizons == (1, 5)
+    assert model.detector.scale_head == "laplace"
+    assert model.features == ("day_sin", "day_cos")
+    assert model.detector.threshold.kind == "pot"
+    for words, message in (
+        (["--features", "moon"], "features: expected some of day_sin"),
+        (["--horizons", "5,1"], "rising numbers of steps"),
+        (["--alarms-per-day", "0"], "expected a number above 0"),
+        (["--auto", "-1"], "expected a time budget above 0 s"),
+        (["--auto", "1", "--resume"], "give one or the other"),
+    ):
+        assert run(csv, "-o", output, *words, *SMALL) == 78
+        assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(csv, tmp_path, capsys, monkeypatch):
+    from edge_rnn.training import checkpoint, trainer
+
+    whole, again = tmp_path / "whole.safetensors", tmp_path / "again.safetensors"
+    assert run(csv, "-o", whole, "--name", "m", *SMALL) == 0
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    real, done = trainer._epoch, []
+
+    def second_is_too_much(*args):
+        done.append(1)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "_epoch", second_is_too_much)
+    assert run(csv, "-o", again, "--name", "m", "--resume", *SMALL) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "again.safetensors.part").exists()
+    assert run(csv, "-o", again, "--name", "m", "--resume", *SMALL) == 0
+    assert len(done) == 4  # the first, the one that broke off, and the two that were left
+    assert again.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "again.safetensors.part").exists()
