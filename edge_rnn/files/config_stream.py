@@ -113,6 +113,7 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         every_ns=table.duration("every", None, 1_000_000),
         timeout_ns=table.duration("timeout", None),
         silent_after_ns=table.duration("silent_after", None),
+        silent_intervals=table.integer("silent_intervals", 20, 0, 10_000),
         gap_ns=table.duration("gap", None),
         max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
         retained=table.boolean("retained", default=preset.retained),

@@ -296,6 +296,8 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`timeout`: for `all` and `every`, how long an incomplete sample waits; default: see the assembler."""
     silent_after_ns: int | None = None
     """`silent_after`: no data for this long is a fault; default: what the model file says."""
+    silent_intervals: int = 20
+    """Where no `silent_after` is known: silent after so many of a stream's own intervals; 0: never."""
     gap_ns: int | None = None
     """`gap`: after a pause longer than this a stream starts cold; default: what the model file says."""
     max_streams: int = 1000

@@ -14,6 +14,7 @@ nothing. Both may be called from any thread or signal handler.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from edge_rnn.service.pipeline import Pipeline, build
 from edge_rnn.service.reload import Reload, Watch
 from edge_rnn.service.store import Store
 from edge_rnn.service.systemd import Notifier
+from edge_rnn.stream.events import event_id
 from edge_rnn.stream.types import Event
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ _TICK_S = 1.0
 _LONGEST_WAIT_S = 1.0
 _BLIND_AFTER = 5
 _LAST_TURNS = 10
+# Turns with messages that failed, one after the other: from here on the watchdog is not fed.
+_FAILURES = 3
 # In real time, more messages than this in one turn mean that the daemon is behind.
 _BEHIND = 1000
 _LAST_WAIT_S = 0.05
@@ -157,6 +161,9 @@ class Daemon:
             self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
             self._started = self._heard = self._online = self._turned = self._clock.monotonic()
             self._blind = False
+            self._blind_since = 0
+            self._renew_at = 0.0
+            self._failures = 0
             self._lag_ns = 0
             self._epoch = 0
             self._set_timers()
@@ -251,6 +258,7 @@ class Daemon:
                 self._announce()
             if deliveries:
                 self._take(deliveries)
+                self._failures = 0
                 self._commits.acknowledge_scored(self._link)
             now = self._clock.monotonic()
             if self._tick.due(now):
@@ -266,6 +274,7 @@ class Daemon:
             self._housekeeping(now)
         except Exception as error:  # noqa: BLE001 - one bad turn must not end a daemon; it is counted and said
             self.counters.errors += 1
+            self._failures += bool(deliveries)
             self._log.limited("error", "loop", type(error).__name__, f"a turn failed: {error!r}")
 
     def _take(self, deliveries: list[Delivery]) -> None:
@@ -350,7 +359,7 @@ class Daemon:
             self._publish_health()
         if self._backup.due(now):
             threading.Thread(target=self._make_backup, name="store-backup", daemon=True).start()
-        if self._watchdog.due(now):
+        if self._watchdog.due(now) and self._failures < _FAILURES:
             self._notifier.watchdog()
         if self._watch.due(now) and self._reload is None and self._files.changed():
             self._log.info("reload", "a file has changed")
@@ -400,11 +409,16 @@ class Daemon:
         return self._link.connected and now - max(self._heard, self._online) > limit > 0
 
     def _say_blind(self, now: float) -> None:
-        """Say once that it begins and once that it ends; the end of a connection says itself."""
+        """Act on it; say once that it begins and once that it ends; the end of a connection says itself."""
         blind, was = self._is_blind(now), self._blind
+        if blind and now >= self._renew_at:
+            # A broker may have forgotten the subscription, or the connection may be dead on its way to us.
+            self._renew_at = now + _BLIND_AFTER * self._health.seconds
+            self._link.renew("connected, but nothing arrives")
         if blind == was:
             return
         self._blind = blind
+        self._tell_blind(blind=blind)
         if blind:
             self._log.warning(
                 "blind", f"connected, but nothing has arrived for {_BLIND_AFTER * self._health.seconds:g} s; "
@@ -413,6 +427,19 @@ class Daemon:
             )  # fmt: skip
         elif self._link.connected:
             self._log.info("blind", "messages arrive again")
+
+    def _tell_blind(self, *, blind: bool) -> None:
+        """The daemon's own event, for the history and `<base>/event`."""
+        now = self._arrival.next_ns()
+        if blind:
+            self._blind_since = now
+        event = Event(
+            type="open" if blind else "close", id=event_id("", "silent", self._blind_since), stream="",
+            kind="silent", start_ns=self._blind_since, time_ns=now, end_ns=None if blind else now,
+            score=math.nan, threshold=math.nan, peak=math.nan, peak_ns=self._blind_since, shares=(),
+        )  # fmt: skip
+        base = self._pipeline.config.output.base
+        self._commits.add_event(event, f"{base}/event", self._pipeline.outputs.event(event)[1])
 
     def _announce(self) -> None:
         """After every connect: the broker may have lost everything it retained."""

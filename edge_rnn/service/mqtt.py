@@ -227,6 +227,7 @@ class Connection:
         # In real time old messages are skipped, so all that is there must be seen.
         self._most = MAX_INBOX_REALTIME if config.delivery == "realtime" else MAX_INBOX
         self._bad_by_paho = 0
+        self._renewed = 0
         if self._batches:
             self._client.arrival = arrival
             self._client.max_payload = config.max_payload
@@ -367,6 +368,16 @@ class Connection:
         self._gone = [name for name in {*self._filters, *self._gone} if name not in filters]
         self._filters = dict(filters)
         if self.connected:
+            self._use("subscribe", self._subscribe)
+
+    def renew(self, why: str) -> None:
+        """Subscribe again; or, if that has been done since the last connect, connect anew and do it then."""
+        if not self.connected:
+            return
+        if self._renewed == self.epoch:
+            self._lost(why)
+        else:
+            self._renewed = self.epoch
             self._use("subscribe", self._subscribe)
 
     def close(self, last: list[tuple[str, bytes]], timeout: float = 1.0) -> None:

@@ -304,6 +304,7 @@ def _group(stream: StreamConfig, model: Model, order: tuple[int, ...], library: 
         assembly=assembly,
         max_streams=stream.max_streams,
         silent_after_ns=stream.silent_after_ns,
+        silent_intervals=stream.silent_intervals,
         gap_ns=stream.gap_ns,
         library=library,
     )

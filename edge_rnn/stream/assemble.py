@@ -43,13 +43,19 @@ __all__ = ["NEVER", "Assembler", "Assembly", "Batch", "record_dtype"]
 NEVER = -(2**63)
 TIME_LIMIT = 2**62
 _SECOND = 10**9
+_DAY = 86_400 * _SECOND
 
 # Places in `marks`. Times: newest reading, last sample, first reading of all, first new value that waits and
 # when that arrived; whether the start is over; the open interval; counts of channels seen and new; when the
 # stream gave its last sample (or appeared), by the clock. The engine's own: a rising number of use, and
-# whether the silence since the last sample has been reported.
-NEWEST, EMITTED, FIRST, OPENED, OPENED_AT, STARTED, BIN, SEEN, NEW, USED, ACTIVE_AT, QUIET, MARKS = range(13)
+# whether the silence since the last sample has been reported. The learned interval between two samples, 0
+# before the second one, and how many intervals it was learned from (counted up to LEARNED).
+(
+    NEWEST, EMITTED, FIRST, OPENED, OPENED_AT, STARTED, BIN, SEEN, NEW, USED, ACTIVE_AT, QUIET, INTERVAL,
+    KNOWN, MARKS,
+) = range(15)  # fmt: skip
 _ANY, _LEADER, _ALL, _EVERY = range(4)
+LEARNED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +278,35 @@ class Assembler:
             self._emit(row, marks, i8[marks + NEWEST], now_ns, out)
         return True
 
+    def learn(self, marks: int, passed_ns: int) -> None:
+        """Move a stream's interval towards the one that has just passed; `marks` is the place of its marks.
+
+        One step up or down, by a sixteenth (a quarter at first), whatever the distance: so it settles at the
+        median, and no pause, however long, moves it further than a reading.
+        """
+        i8 = self._i8
+        interval, known = i8[marks + INTERVAL], i8[marks + KNOWN]
+        if not known:
+            interval = min(passed_ns, _DAY)
+        else:
+            step = max(1, interval >> (4 if known == LEARNED else 2))
+            interval = min(interval + step, _DAY) if passed_ns > interval else max(1, interval - step)
+        i8[marks + INTERVAL] = interval
+        i8[marks + KNOWN] = min(known + 1, LEARNED)
+
+    def learn_all(self, rows: NDArray[np.int64], times_ns: NDArray[np.int64]) -> None:
+        """`learn` for samples that follow what is in the records: rows, with rising times for each row."""
+        i8, stride, offset, learn = self._i8, self._stride, 2 * self.channels, self.learn
+        last: dict[int, int] = {}
+        for row, time_ns in zip(rows.tolist(), times_ns.tolist(), strict=True):
+            marks = row * stride + offset
+            before = last.get(row)
+            if before is None:
+                before = i8[marks + EMITTED]
+            if before != NEVER:
+                learn(marks, time_ns - before)
+            last[row] = time_ns
+
     def is_immediate(self) -> bool:
         """Whether a message with all channels leaves as a sample at once."""
         return self._mode != _EVERY
@@ -363,7 +398,10 @@ class Assembler:
 
     def _emit(self, row: int, marks: int, time_ns: int, now_ns: int, out: Batch) -> None:
         i8 = self._i8
-        time_ns = max(time_ns, i8[marks + EMITTED] + 1)
+        before = i8[marks + EMITTED]
+        time_ns = max(time_ns, before + 1)
+        if before != NEVER:
+            self.learn(marks, time_ns - before)
         flags = self.flags[row]
         present = out.push(row, time_ns, self.values[row], flags)
         if self._ages is not None:

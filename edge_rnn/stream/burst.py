@@ -55,9 +55,10 @@ class Judged:
         group: its name.
         streams: the id of each sample's stream.
         records: (n,) of the detector's verdict dtype.
+        scorers: the scorers' names, in the order of the records' numbers.
     """
 
-    __slots__ = ("_explain", "group", "records", "rows", "streams")
+    __slots__ = ("_explain", "group", "records", "rows", "scorers", "streams")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Judged:
         self.rows: list[int] = rows.tolist()
         self.streams: list[str] = [str(ids[row]) for row in self.rows]
         self.records = records
+        self.scorers: tuple[str, ...] = table.detector.plan.scorer_names
         self._explain = explain
 
     def __len__(self) -> int:
@@ -114,6 +116,7 @@ def assemble(assembler: Assembler, burst: Burst, now_ns: int, first_use: int, ou
     if starts.size:
         new = np.isin(rows[first], starts)
         marks[rows[first][new], at.FIRST] = times[first][new]
+    assembler.learn_all(rows, times)
     marks[to, at.NEWEST] = marks[to, at.EMITTED] = times[last]
     marks[to, at.OPENED_AT] = marks[to, at.ACTIVE_AT] = now_ns
     marks[to, at.SEEN] = c

@@ -31,7 +31,19 @@ from edge_rnn.core.model import Model
 from edge_rnn.detect import guard
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Verdict
 from edge_rnn.errors import ConfigError, SnapshotError
-from edge_rnn.stream.assemble import ACTIVE_AT, EMITTED, NEVER, NEWEST, QUIET, TIME_LIMIT, USED, Assembly
+from edge_rnn.stream.assemble import (
+    ACTIVE_AT,
+    EMITTED,
+    INTERVAL,
+    KNOWN,
+    LEARNED,
+    NEVER,
+    NEWEST,
+    QUIET,
+    TIME_LIMIT,
+    USED,
+    Assembly,
+)
 from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
 from edge_rnn.stream.events import FAULTS, OPEN, STEP
 from edge_rnn.stream.states import StreamTable, Tap
@@ -53,6 +65,8 @@ class Group:
     assembly: when a vector leaves.
     max_streams: most streams at one time; beyond it the least recently used one is forgotten.
     silent_after_ns, gap_ns: in place of the model's own; None keeps them. A gap given here resets the stream.
+    silent_intervals, silent_least_ns: where neither gives a limit: a stream is silent after so many of its
+        own intervals, which it learns, and at least so long; 0 = never.
     max_ahead_ns: a reading whose time lies further ahead of the clock is dropped: it would make all later
         ones of its channel late.
     rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
@@ -67,6 +81,8 @@ class Group:
     max_streams: int = 1000
     silent_after_ns: int | None = None
     gap_ns: int | None = None
+    silent_intervals: int = 0
+    silent_least_ns: int = 60 * 10**9
     max_ahead_ns: int = _DAY
     rise: float = 1.5
     update_ns: int = 10 * 10**9
@@ -309,8 +325,8 @@ class Engine:
                 table.changed.add(row)
                 self._order += [table] * (table.batch.size - before)
         self._judge(verdicts)
-        for table in self._tables.values():
-            verdicts += self._silent(table, now_ns)
+        for name, table in self._tables.items():
+            verdicts += self._silent(name, table, now_ns)
         return verdicts
 
     def take_events(self) -> list[Event]:
@@ -406,23 +422,28 @@ class Engine:
             self.counters.events += len(events)
             self._events += events
 
-    def _silent(self, table: StreamTable, now_ns: int) -> list[Verdict]:
-        rules = table.detector.plan.spec.guard
-        if not rules.silent_after_ns:
-            return []
+    def _silent(self, name: str, table: StreamTable, now_ns: int) -> list[Verdict]:
+        rules, group = table.detector.plan.spec.guard, self._groups[name]
         marks = table.assembler.marks
-        rows = np.flatnonzero(
-            table.taken & (marks[:, QUIET] == 0) & (marks[:, ACTIVE_AT] < now_ns - rules.silent_after_ns)
-        )
+        if rules.silent_after_ns:
+            limits = np.full(len(marks), rules.silent_after_ns)
+        elif group.silent_intervals:
+            # Learned: so many intervals of the stream's own; whoever has sent too little is not blamed.
+            limits = np.maximum(group.silent_intervals * marks[:, INTERVAL], group.silent_least_ns)
+            limits[marks[:, KNOWN] < LEARNED] = TIME_LIMIT
+        else:
+            return []
+        rows = np.flatnonzero(table.taken & (marks[:, QUIET] == 0) & (marks[:, ACTIVE_AT] < now_ns - limits))
         found: list[Verdict] = []
         for row in sorted(rows.tolist(), key=lambda r: str(table.ids[r])):
             since = max(int(marks[row, ACTIVE_AT]), self._alive_since)
             quiet = np.flatnonzero(table.assembler.flags[row] != guard.FRESH)
-            if not guard.silent(rules, since, now_ns) or not quiet.size:
+            limit = int(limits[row])
+            if not limit < now_ns - since or not quiet.size:
                 continue
             marks[row, QUIET] = 1
             newest = max(int(marks[row, NEWEST]), int(marks[row, EMITTED]))
-            verdict = _silence(table, row, newest + rules.silent_after_ns, quiet)
+            verdict = _silence(table, row, newest + limit, quiet)
             self.counters.silent += 1
             table.changed.add(row)
             self._follow(table, row, verdict)

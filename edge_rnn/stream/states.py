@@ -291,6 +291,8 @@ def _is_sound(records: NDArray[np.void], assembler: Assembler) -> bool:
             marks[assemble.EMITTED] == NEVER or -2 * TIME_LIMIT < marks[assemble.EMITTED] < 2 * TIME_LIMIT - 2
         )
         and (marks[assemble.BIN] == NEVER or -limit - 1 <= marks[assemble.BIN] <= limit + 1)
+        and 0 <= marks[assemble.KNOWN] <= assemble.LEARNED
+        and 0 <= marks[assemble.INTERVAL] < TIME_LIMIT
         and marks[assemble.STARTED] in (0, 1)
         and marks[assemble.QUIET] in (0, 1)
         and 0 <= marks[assemble.USED] < TIME_LIMIT
