@@ -96,6 +96,7 @@ class _Group:
             [
                 ("time", str), ("time_ns", int), ("status", str), ("alarm", bool), ("n", int),
                 ("score", float), ("threshold", float), ("shares", kind), ("expected", kind),
+                ("probability", float), ("bands", kind), ("scorer", str), ("severity", int),
                 ("faults", dict[str, str] | msgspec.UnsetType, msgspec.UNSET),
             ],
             gc=False,
@@ -181,14 +182,17 @@ class Outputs:
         columns = (
             judged.streams, codes.tolist(), records["time_ns"].tolist(), records["step"].tolist(),
             records["score"].tolist(), records["threshold"].tolist(), records["share"].tolist(),
-            records["expected"].tolist(),
+            records["expected"].tolist(), records["probability"].tolist(), records["band"].tolist(),
+            records["scorer"].tolist(), records["severity"].tolist(),
         )  # fmt: skip
+        scorers = (*judged.scorers, *("",) * 256)  # 255: none
         scores: list[Publication] = []
         states: list[Publication] = []
         changed: list[str] = []
-        for index, (stream, code, time_ns, step, score, threshold, share, expected) in enumerate(
-            zip(*columns, strict=True)
-        ):
+        for index, (
+            stream, code, time_ns, step, score, threshold, share, expected, probability, band, scorer,
+            severity,
+        ) in enumerate(zip(*columns, strict=True)):  # fmt: skip
             out = streams.get(stream)
             if out is None or out.code != code:
                 first, state = self.verdict(judged.verdict(index))
@@ -206,7 +210,7 @@ class Outputs:
             out.scored_ns = time_ns
             text = score_of(
                 iso(time_ns), time_ns, status, code & 1 == 1, step, score, threshold, channels(*share),
-                channels(*expected),
+                channels(*expected), probability, channels(*band), scorers[scorer], severity,
             )  # fmt: skip
             scores.append((out.score, encode(text)))
         return scores, states, changed
@@ -243,6 +247,7 @@ def _score(verdict: Verdict, form: _Group) -> bytes:
     # A verdict of a group that is not known has no names for its channels.
     names = form.names
     count = len(names)
+    bands = verdict.band.tolist()[:count] or [math.nan] * count
     faults: Any = msgspec.UNSET
     if verdict.faults:
         faults = {names[fault.channel]: fault.kind for fault in verdict.faults if fault.channel < count}
@@ -250,7 +255,8 @@ def _score(verdict: Verdict, form: _Group) -> bytes:
         form.score(
             iso(verdict.time_ns), verdict.time_ns, verdict.status, verdict.alarm, verdict.step, verdict.score,
             verdict.threshold, form.channels(*verdict.share.tolist()[:count]),
-            form.channels(*verdict.expected.tolist()[:count]), faults,
+            form.channels(*verdict.expected.tolist()[:count]), verdict.probability,
+            form.channels(*bands), verdict.scorer, verdict.severity, faults,
         )
     )  # fmt: skip
 

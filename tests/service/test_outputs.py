@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from datetime import UTC, datetime
@@ -58,6 +59,23 @@ def test_scores_are_json_and_give_the_same_doubles_back(score, threshold, number
     assert same(said["threshold"], threshold)
     assert list(said["expected"]) == list(NAMES["press"])
     assert all(same(said["shares"][n], v) for n, v in zip(NAMES["press"], numbers, strict=True))
+
+
+def test_a_score_says_how_sure_how_severe_and_which_scorer() -> None:
+    names = NAMES["press"]
+    told = dataclasses.replace(
+        verdict(1 * S),
+        probability=0.75,
+        band=np.arange(1.0, 1.0 + len(names)),
+        scorer="input mewma",
+        severity=2,
+    )
+    made, _ = make().verdict(told)
+    said = strictly(made[1])
+    assert (said["probability"], said["scorer"], said["severity"]) == (0.75, "input mewma", 2)
+    assert said["bands"] == {name: 1.0 + i for i, name in enumerate(names)}
+    made, _ = make().verdict(verdict(2 * S))
+    assert strictly(made[1])["probability"] is None
 
 
 @given(st.integers(0, 2**62))
