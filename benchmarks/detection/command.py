@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.detection import lines as results
 from benchmarks.detection import robust, running
+from benchmarks.detection.building import Plans
 from benchmarks.detection.lines import Board, Line
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording
@@ -112,7 +114,14 @@ def variants(settings: Settings) -> list[tuple[Variant, bool]]:
         return [(BOTH, True), (WITHOUT, False), (ALONE, True), (BASELINE, False)]
     found = [(BOTH, any(s.of_network for s in plans.parts))]
     for variant, network in ((WITHOUT, False), (ALONE, True)):
-        if any(s.of_network == network for s in plans.parts):
+        if len({s.of_network for s in plans.parts}) > 1 and any(s.of_network == network for s in plans.parts):
             found.append((variant, network))
     found += [(one_scorer(s.name), s.of_network) for s in plans.parts] if len(plans.parts) > 2 else []
+    for name, other in settings.others:
+        seeded = any(part.of_network for part in other.parts)
+        found.append((Variant(name, lambda options: options, partial(_other, other)), seeded))
     return [*found, (BASELINE, False)]
+
+
+def _other(plans: Plans, _setting: Plans) -> Plans:
+    return plans

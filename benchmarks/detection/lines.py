@@ -99,8 +99,7 @@ def write(
         "python": platform.python_version(), "files": [r.name for r in recordings],
         "rows": sum(len(r.table) for r in recordings),
         "events": sum(len(r.judged_events()) for r in recordings),
-        "settings": {k: v if isinstance(v, int | float | str) else repr(v)
-                     for k, v in ((f, getattr(settings, f)) for f in settings.__slots__) if k != "compared"},
+        "settings": _stated(settings),
         "compared": list(settings.compared), "board": list(board), "facts": facts,
         "lines": [_plain(asdict(line)) for line in lines],
     }  # fmt: skip
@@ -109,6 +108,13 @@ def write(
 
     report.make()
     return path
+
+
+def _stated(settings: Settings) -> dict[str, Any]:
+    """The settings as text, without what has a place of its own."""
+    names = [name for name in settings.__slots__ if name not in ("compared", "others")]
+    found = {name: getattr(settings, name) for name in names}
+    return {name: v if isinstance(v, int | float | str) else repr(v) for name, v in found.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -17,10 +17,10 @@ INTRODUCTION = """\
 
 Made by `python -m benchmarks.detection.<set> FOLDER`; do not edit. Every line is strictly streaming through
 the detector that the daemon runs. Where seeds are given, a cell is the median over them and, in brackets, the
-range. "both" is the setting as it stands; the lines below it switch parts off and calibrate anew. F1, FAR and
-MAR count rows, pooled over files; events, false alarms and delays are pooled; VUS-PR and affiliation F1 are
-means over files. No measure is point-adjusted. "in alarm" belongs to every recall: an alarm that is always on
-finds everything.
+range. "as set" is the setting as it stands; the lines below it switch parts off and calibrate anew. F1, FAR
+and MAR count rows, pooled over files; events, false alarms and delays are pooled; VUS-PR and affiliation F1
+are means over files. No measure is point-adjusted. "in alarm" belongs to every recall: an alarm that is
+always on finds everything.
 """
 
 

@@ -54,7 +54,7 @@ class Variant:
     plans: Callable[[Plans], Plans | None]
 
 
-BOTH = Variant("both", lambda options: options, lambda plans: plans)
+BOTH = Variant("as set", lambda options: options, lambda plans: plans)
 WITHOUT = Variant(
     "readings alone (network off)",
     lambda options: replace(options, residual_factor=0.0),

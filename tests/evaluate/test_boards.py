@@ -118,7 +118,7 @@ def test_a_sliver_of_each_board(name: str, folder: str, tmp_path: Path, capsys, 
     words = [str(data), "--only", "1", "--seeds", "1", "--quick", "--cache", str(tmp_path)]
     assert module.main(words) == 0
     out = capsys.readouterr().out
-    for detector in ("both", "seasonal naive", "always on"):
+    for detector in ("as set", "seasonal naive", "always on"):
         assert f"| {detector}" in out
     assert "VUS-PR" in out
     assert list(tmp_path.glob("*.safetensors")), "the network is kept"
