@@ -55,9 +55,7 @@ def text(value: str) -> bytes:
 
 
 def publish(topic: str, payload: bytes, mid: int = 0) -> bytes:
-    return packet(
-        0x32 if mid else 0x30, text(topic) + (mid.to_bytes(2, "big") if mid else b"") + payload
-    )
+    return packet(0x32 if mid else 0x30, text(topic) + (mid.to_bytes(2, "big") if mid else b"") + payload)
 
 
 class Bare:
@@ -95,7 +93,9 @@ class Bare:
 
 def payload(index: int) -> bytes:
     values = (1 + index % 7 / 10, 20 + index % 11 / 3, 4.25, 0.125 * (index % 5))
-    return json.dumps({"ts": BEGIN_NS + index * 1_000_000} | dict(zip(CHANNELS, values, strict=True))).encode()
+    return json.dumps(
+        {"ts": BEGIN_NS + index * 1_000_000} | dict(zip(CHANNELS, values, strict=True))
+    ).encode()
 
 
 # ---- the daemons: each counts `messages`, then says what they cost
@@ -106,7 +106,7 @@ def cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def plain(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
+def plain(port: int, _folder: str, qos: int, messages: int, say: Any) -> None:
     import paho.mqtt.client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -152,7 +152,9 @@ def config_of(port: int, folder: str, qos: int) -> Any:
         detector=DetectorSpec(
             warmup=5,
             scorers=(
-                ScorerSpec(kind="ewma_z", source="residual", rate=0.5, center=(0.0,) * c, precision=(1.0,) * c),
+                ScorerSpec(
+                    kind="ewma_z", source="residual", rate=0.5, center=(0.0,) * c, precision=(1.0,) * c
+                ),
             ),
             threshold=ThresholdSpec(kind="fixed", value=1e6),
             alarm=AlarmSpec(needed=1, window=1),
@@ -256,7 +258,7 @@ def daemon(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
     running.close()
 
 
-def echo(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
+def echo(port: int, _folder: str, _qos: int, messages: int, say: Any) -> None:
     bare = Bare(port, "echo", "bench/+/all")
     say.send("ready")
     seen, start = 0, 0.0
@@ -303,9 +305,9 @@ def burst(port: int, qos: int, messages: int) -> None:
     step, index, waiting = 200, 0, 0
     while index < messages:
         block = [
-            publish(f"bench/m{(index + i) % STREAMS}/all", payload(index + i), (index + i) % 60000 + 1 if qos else 0)
-            for i in range(min(step, messages - index))
-        ]  # fmt: skip
+            publish(f"bench/m{i % STREAMS}/all", payload(i), i % 60000 + 1 if qos else 0)
+            for i in range(index, min(index + step, messages))
+        ]
         bare.socket.sendall(b"".join(block))
         index += len(block)
         waiting += len(block) if qos else 0
@@ -358,7 +360,10 @@ def main(messages: int, runs: int, seconds: float) -> dict[str, Any]:
                     delays.setdefault(kind.__name__, []).append((p50, p99))
     return {
         "us_per_message": {name: statistics.median(all_) for name, all_ in costs.items()},
-        "latency_us": {name: [statistics.median(c) for c in zip(*all_, strict=True)] for name, all_ in delays.items()},
+        "latency_us": {
+            name: [statistics.median(column) for column in zip(*all_, strict=True)]
+            for name, all_ in delays.items()
+        },
         "latency_ratio": [
             statistics.median(a[i] / b[i] for a, b in zip(delays["daemon"], delays["echo"], strict=True))
             for i in range(2)

@@ -177,6 +177,7 @@ class Outputs:
         records, every, streams = judged.records, self._every, self._streams
         form = self._groups.get(judged.group, self._none)
         channels, score_of, encode = form.channels, form.score, _ENCODER.encode
+        new = tuple.__new__
         codes = 2 * records["status"].astype(np.int64) + records["alarm"]
         codes[records["status"] == _FAULT] = -2
         columns = (
@@ -203,7 +204,7 @@ class Outputs:
                     changed.append(stream)
                 continue
             status = STATUSES[code >> 1]
-            out.latest = Told(stream, status, score, threshold, time_ns)
+            out.latest = new(Told, (stream, status, score, threshold, time_ns))
             before = out.scored_ns
             if before is not None and 0 <= time_ns - before < every:
                 continue
