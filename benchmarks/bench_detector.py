@@ -2,8 +2,8 @@
 
     pytest benchmarks/bench_detector.py --benchmark-enable --benchmark-only
 
-`step` makes a `Verdict`; `advance` returns the score for memory the caller fills; `prepared` is the bare call;
-`table` judges one reading of each of COUNT streams, so its time is divided by COUNT. The model is the
+`step` makes a `Verdict`; `advance` returns the score of what the caller filled in; `prepared` is the bare
+call; `table` judges one reading of each of COUNT streams, so its time is divided by COUNT. The model is the
 demo's: 3 channels, a GRU of 16 units, and what the step alone costs stands beside it.
 """
 
