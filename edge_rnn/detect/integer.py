@@ -18,6 +18,7 @@ from edge_rnn.core.quantize import quantize
 from edge_rnn.detect import fields as at
 from edge_rnn.detect import loop, snapshot
 from edge_rnn.detect.detector import Detector, DetectorTable
+from edge_rnn.errors import ExportError
 
 _MOST_ROWS, _STRETCH = 65_536, 4096
 
@@ -112,4 +113,9 @@ def quantize_on(model: Model, readings: NDArray[np.float64] | None) -> Quantized
         ExportError: the model has no integer form, or its ranges are not known.
         DataError: there are no readings.
     """
+    if readings is not None and model.features:
+        raise ExportError(
+            f"w8a16: the ranges of features ({', '.join(model.features)}) cannot be measured on readings "
+            "yet; train without them"
+        )
     return quantize(model, None if readings is None else network_inputs(model, readings))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from edge_rnn.core.integer_step import IntegerStepper
 from edge_rnn.core.model import RestState
 from edge_rnn.detect.detector import Detector
 from edge_rnn.detect.integer import IntegerDetector, network_inputs, quantize_on
+from edge_rnn.errors import ExportError
 from tests.detect.models import SECOND, model, spec
 
 
@@ -69,3 +71,9 @@ def test_network_inputs_hold_what_is_missing_and_stay_within_the_clip() -> None:
     assert seen[3, 1] == seen[2, 1]
     assert seen.max() == made.detector.condition.clip
     assert len(network_inputs(made, np.tile(x, (20_000, 1)))) == 65_536
+
+
+def test_ranges_of_features_are_refused() -> None:
+    made = model(2, spec(2, warmup=0), features=("day_sin",))
+    with pytest.raises(ExportError, match="day_sin"):
+        quantize_on(made, np.zeros((50, 2)))
