@@ -19,9 +19,10 @@ What goes wrong, and what happens (each row is a test):
   rest waits in the socket and then at the broker. Pings go on all the while.
 
 Pauses between attempts: `reconnect_min` to twice that, at random, for the first `PATIENT_S` seconds; then
-growing to `reconnect_max`. A connection that holds for less than `STABLE_S` does not count as one: two
-daemons with one client id would throw each other out every second for ever. Not every broker tells them why,
-so after `QUICK_LOSSES` losses within `QUICK_S` of connecting the log says what it may be.
+growing to `reconnect_max`. A connection that holds for less than `STABLE_S` does not count as one, unless the
+broker could not be reached before it: two daemons with one client id would throw each other out every second
+for ever. Not every broker tells them why, so after `QUICK_LOSSES` losses within `QUICK_S` of connecting the
+log says what it may be.
 
 Failed attempts are thinned in the log (see `logs.py`) until the next connection. The loss of a connection is
 told, as the connection was; from the third quick loss on both are thinned, too, until a connection holds.
@@ -227,6 +228,7 @@ class Connection:
         # In real time old messages are skipped, so all that is there must be seen.
         self._most = MAX_INBOX_REALTIME if config.delivery == "realtime" else MAX_INBOX
         self._bad_by_paho = 0
+        self._away = self._was_away = False
         self._renewed = 0
         if self._batches:
             self._client.arrival = arrival
@@ -461,6 +463,7 @@ class Connection:
         if was_connected:
             self._log.warning("mqtt", text)
             return
+        self._away = True
         self._complaints.add(why)
         repeats = "and so on until it succeeds; repeats are summed up once a minute"
         self._log.limited("warning", "mqtt", why, text, repeats=repeats)
@@ -476,7 +479,7 @@ class Connection:
             self.connected = False
             self.counters.disconnects += 1
             held = now - self._up_since
-            if held >= STABLE_S:
+            if held >= STABLE_S or self._was_away:
                 self._down_since = now
             self._quick_losses += 1
             if held >= QUICK_S:
@@ -573,6 +576,7 @@ class Connection:
             self._client.epoch = self.epoch
         self.connected = True
         self.session_present = bool(flags.session_present)
+        self._was_away, self._away = self._away, False
         self._up_since = self._clock.monotonic()
         for complaint in self._complaints:
             self._log.settled("mqtt", complaint)

@@ -108,6 +108,23 @@ def test_broker_killed_and_back_without_its_sessions_data_flows_again(broker, pr
     link.close([])
 
 
+def test_a_broker_that_was_away_and_is_killed_again_at_once_is_tried_as_often_as_at_first(broker) -> None:
+    """Else a broker that crashes often would be tried ever more seldom, while it is there."""
+    link = make(broker.port, "a")
+    run(link, lambda _: link.connected)
+    for _ in range(2):
+        broker.kill()
+        run(link, lambda _: not link.connected)
+        before = link.counters.failed_attempts
+        run(link, lambda _, n=before: link.counters.failed_attempts > n)
+        broker.start()
+        run(link, lambda _: link.connected)
+    broker.kill()
+    run(link, lambda _: not link.connected)
+    assert link._down_since > link._up_since
+    link.close([])
+
+
 def test_half_open_connection_is_noticed(broker) -> None:
     """F9: the broker hangs; the keepalive finds out."""
     link = make(broker.port, "a", keepalive_s=1)

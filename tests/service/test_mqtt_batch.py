@@ -8,6 +8,7 @@ import random
 import ssl
 import subprocess
 import sys
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from edge_rnn.service import mqtt, mqtt_batch
 from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.mqtt_batch import BatchClient, probe
 from tests.service.test_mqtt_security import certificates
-from tests.support import need
+from tests.support import need, torture
 from tests.support.link import BOTH, make, run
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_peer import Peer
@@ -204,8 +205,8 @@ def test_any_bytes_give_the_same_messages_answers_and_errors_as_stock_paho(five)
         expected = stock.run(pieces)
         got = batch.run(pieces)
         if got[1] == 2 != expected[1]:
-            # A packet of kind 0, which there is not: stock paho waits for its end before it says so, or, if it
-            # comes in pieces, reads its middle as a packet.
+            # A packet of kind 0, which there is not: stock paho waits for its end before it says so, or, if
+            # it comes in pieces, reads its middle as a packet.
             expected = stock.run([data])
             waiting = stock.client._in_packet
             assert expected[1] == 2 or (waiting["have_remaining"] and not waiting["command"])
@@ -362,6 +363,7 @@ def test_batches_over_tls(tmp_path, protocol) -> None:
 @pytest.mark.parametrize("version", ["2.0.0", "2.1.0"])
 def test_with_an_older_paho(tmp_path, version) -> None:
     """The tests of this file again, with the oldest supported paho in a folder of its own."""
+    start = time.monotonic()
     folder = tmp_path / "paho"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
     done = subprocess.run([*command, f"paho-mqtt=={version}"], capture_output=True, text=True, check=False)
@@ -381,6 +383,10 @@ def test_with_an_older_paho(tmp_path, version) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout
+    figure = f"{2 * MUTANTS:,} streams of packets like stock paho; {done.stdout.strip().splitlines()[-1]}"
+    torture.record(
+        f"reading in batches on paho {version}", "two test files", figure, time.monotonic() - start
+    )
 
 
 def test_the_name_of_the_module_under_test_is_the_one_in_use() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.support import torture as figures
 
 WRITER = Path(__file__).with_name("store_writer.py")
 
@@ -35,6 +38,9 @@ def test_kill_9_loses_and_tears_nothing(tmp_path: Path) -> None:
 @pytest.mark.torture
 @pytest.mark.timeout(1800)
 def test_two_thousand_kills(tmp_path: Path) -> None:
+    start = time.monotonic()
     counts = torture(tmp_path / "edge.db", 2000)
     assert counts["kills"] == 2000
     assert (counts["lost"], counts["torn"], counts["notes"]) == (0, 0, 0)
+    figure = f"{counts['commits']:,} commits: 0 lost, 0 torn"
+    figures.record("store under kill -9", "2,000 kills", figure, time.monotonic() - start)
