@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edge_rnn.commands.evaluate import HEAD, cells, duration, stamp
 from edge_rnn.commands.evaluate_run import Evaluation
-from edge_rnn.commands.replay_run import runs
 from edge_rnn.errors import DataError
+from edge_rnn.evaluate.intervals import runs
 
 __all__ = ["write"]
 
