@@ -1,10 +1,10 @@
 """The formats of w8a16: int8 weights, int16 activations, an integer recurrence.
 
     input      x_q = round_half_even(float32(x * input_scale)), int16, saturated at +-32767
-    v          bias + (((W_x x_q) m_x) >> 16) + (((W_h h_q) m_h) >> 16), m_x and m_h int16 per row, sums exact
+    v          bias + (((W_x x_q) m_x) >> 16) + (((W_h h_q) m_h) >> 16), m_x, m_h int16, sums exact;
                Q`bits` (2^bits is 1) where an activation follows; for rnn_relu in steps of its h
-    tanh       table T of 257 int16, a line drawn between two entries, Q`bits` to Q15 (32768 is 1); for v < 0 all
-               bits of v and of the result are inverted, so it rounds down everywhere
+    tanh       table of 257 int16, a line drawn between two entries, Q`bits` to Q15 (32768 is 1); for v < 0
+               all bits of v and of the result are inverted, so it rounds down everywhere
     sigmoid    2^14 + ((tanh(v / 2) + 1) >> 1), Q15, 0..32768
     rnn_tanh   h = tanh(v), Q15
     rnn_relu   h = v limited to 0..32767
@@ -23,8 +23,8 @@ most 127 * 32768 * K), v below 2^30. All else is bounded by the formats: i, f, o
 h_q in -32768..32767, so i g, o tanh, v_x + r v_h and c + i g stay below 2^31, and a sum times m, f c, r v_h,
 (1 - z) n, z h below 2^46 in 64 bits.
 
-`bits` is the finest of 8..18 in which all m fit int16 and no v can overflow. The scale of a row's int8 weights
-is chosen as a multiple of what m = 1 stands for, so m is exact.
+`bits` is the finest of 8..18 in which all m fit int16 and no v can overflow. The scale of a row's int8
+weights is chosen as a multiple of what m = 1 stands for, so m is exact.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from edge_rnn.errors import DataError, ExportError
 HEAD_ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "tanh", "sigmoid")
 
 _INPUT_LIMIT = 10.0
+_UNBOUNDED = 1e6
 _MARGIN = 3.0
 _ROWS, _STRETCH, _NOISE_ROWS = 4096, 512, 1024
 _RESTART = 256
@@ -52,7 +53,13 @@ def quantize(model: Model, xs: ArrayLike | None = None) -> Quantized:
     drive = _noise(model.input_size) if data is None else _mixed(data)
     drive = np.clip(drive, -limit, limit)
     drive = drive.astype(np.float32).astype(np.float64)
-    seen = _observe(model, drive)
+    with np.errstate(all="ignore"):
+        seen = _observe(model, drive)
+    for i, layer in enumerate(seen):
+        if not layer.largest < _UNBOUNDED:
+            raise ExportError(
+                f"layers[{i}]: its h grows without bound on the calibration data, so it has no range; use f32"
+            )
     scales = [_h_scale(model, i, s.largest if data is not None else None) for i, s in enumerate(seen)]
     said = np.array([_head(model, h) for h in seen[-1].top])
     spread = np.maximum(said.std(axis=0), 1e-9)
@@ -300,7 +307,9 @@ def _layer(
         apart = moments.covariance.copy()
         apart[x, h] = 0
         apart[h, x] = 0
-        n_steps, n_scales, error = round_rows(np.hstack([p[0] for p in parts]) * weigh, apart, inputs, quantum)
+        n_steps, n_scales, error = round_rows(
+            np.hstack([p[0] for p in parts]) * weigh, apart, inputs, quantum
+        )
         steps, scales = np.concatenate([steps, n_steps]), np.concatenate([scales, n_scales])
         offsets = [parts[0][1] + error[:, x] @ moments.mean[x], parts[1][1] + error[:, h] @ moments.mean[h]]
         bias = np.concatenate([bias, *offsets])

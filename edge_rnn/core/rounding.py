@@ -7,8 +7,8 @@ after the other is moved to where `e C e` is least, all others held, until nothi
 The mean of z needs no part in it: what an error adds there is constant, and is taken off the bias.
 
 A few scales per row are tried, multiples of a given quantum, the largest weight at 127 steps or slightly
-above (then it is cut); the one with the least variance is kept. C is regularised by a hundredth of its mean diagonal, so that directions the
-data never took are not traded away freely.
+above (then it is cut); the one with the least variance is kept. C is regularised by a hundredth of its mean
+diagonal, so that directions the data never took are not traded away freely.
 """
 
 from __future__ import annotations

@@ -125,12 +125,12 @@ static uint8_t ern_judge(ern_state *s, int32_t i, int64_t time_ns, double value,
 #if !ERN_HAS_VALUE_LIMITS
     (void)value;
 #endif
-    if (fresh) {
+    if (fresh != 0) {
 #if ERN_HAS_SILENT
         s->heard[i] = time_ns;
 #endif
 #if ERN_HAS_STUCK
-        if (finite) {
+        if (finite != 0) {
             s->run[i] = ((s->run[i] > 0u) && (value == s->last[i])) ? ern_count(s->run[i]) : 1u;
             s->last[i] = value;
         }
@@ -141,11 +141,11 @@ static uint8_t ern_judge(ern_state *s, int32_t i, int64_t time_ns, double value,
             return ERN_SILENT;
         }
 #endif
-        if (!held) {
+        if (held == 0) {
             return ERN_MISSING;
         }
     }
-    if (!finite) {
+    if (finite == 0) {
         return ERN_NON_FINITE;
     }
 #if ERN_HAS_RANGE
@@ -189,7 +189,7 @@ static int32_t ern_guard(ern_state *s, int64_t time_ns, const double *x, uint64_
         }
     }
 #if ERN_HAS_MAX_MISSING
-    if (too_long) {
+    if (too_long != 0) {
         ern_rest(s);
     }
 #endif
@@ -387,12 +387,12 @@ static void ern_explain(const double *part, const uint8_t *fault, double *share)
 /* One step of the alarm: debounce, hysteresis, a pause between alarms. */
 static void ern_advance(ern_state *s, double score, double threshold)
 {
-    const uint64_t too_high = (score > threshold) ? 1u : 0u;
+    const uint64_t too_high = (score > threshold) ? UINT64_C(1) : UINT64_C(0);
     uint64_t history = ((s->history << 1) | too_high) & ERN_ALARM_WINDOW_MASK;
     uint32_t hits = 0u;
 
     s->history = history;
-    if (ern_alarm_is_on(s)) {
+    if (ern_alarm_is_on(s) != 0) {
         if (!(score < (ERN_CLEAR_RATIO * threshold))) {
             s->phase = ERN_ALARM_ANOMALY;
         } else {
@@ -540,7 +540,7 @@ int ern_detect_held(ern_state *s, int64_t time_ns, const double x[ERN_INPUTS], u
 #endif
     sound = s->spoken && ern_outputs_finite(s);
 #if ERN_HAS_RESIDUAL
-    if (sound) {
+    if (sound != 0) {
         ern_compare(s, x, present_mask | held_mask, &sample, verdict);
     }
 #endif
@@ -549,7 +549,7 @@ int ern_detect_held(ern_state *s, int64_t time_ns, const double x[ERN_INPUTS], u
         if (warm > 0u) {
             s->warm = warm - 1u;
         }
-        if (sound) {
+        if (sound != 0) {
             ern_assess(s, &sample, warm, verdict);
         }
     }

@@ -113,16 +113,16 @@ ERN_INLINE void ern_dot1(const int8_t *w, const int16_t *x, int32_t n, int32_t s
         const int16x8_t v = vldrhq_s16(&x[k]);
 
         s[0] = vmladavaq_s16(s[0], v, vldrbq_s16(&w[0]));
-        w += 1 * ERN_GROUP;
+        w += ERN_GROUP;
     }
 #else
     int32_t j;
 
     for (k = 0; k < n; k += ERN_GROUP) {
-        for (j = 0; j < (1 * ERN_GROUP); j++) {
-            s[j / ERN_GROUP] += (int32_t)w[j] * x[k + (j % ERN_GROUP)];
+        for (j = 0; j < ERN_GROUP; j++) {
+            s[0] += (int32_t)w[j] * x[k + j];
         }
-        w += 1 * ERN_GROUP;
+        w += ERN_GROUP;
     }
 #endif
 #elif ERN_HAS_DSP
@@ -134,7 +134,7 @@ ERN_INLINE void ern_dot1(const int8_t *w, const int16_t *x, int32_t n, int32_t s
         const int32_t x23 = ern_word(&x[k + 2]);
 
         s[0] = ern_four(s[0], ern_word(&w[0]), x01, x23);
-        w += 1 * ERN_GROUP;
+        w += ERN_GROUP;
     }
 #else
     int32_t g;
@@ -158,7 +158,7 @@ ERN_INLINE void ern_dot1(const int8_t *w, const int16_t *x, int32_t n, int32_t s
         s[0] += w[1] * x1;
         s[0] += w[2] * x2;
         s[0] += w[3] * x3;
-        w += 1 * ERN_GROUP;
+        w += ERN_GROUP;
     }
 #endif
 }

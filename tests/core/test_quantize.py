@@ -235,6 +235,13 @@ def test_heads_without_integer_form_are_refused_by_name(head: list, message: str
         quantize(zoo.model("lstm", head=head))
 
 
+def test_a_network_that_grows_without_bound_has_no_range() -> None:
+    model, xs = made("rnn_relu")
+    growing = dataclasses.replace(model.layers[0], w_hh=np.full_like(model.layers[0].w_hh, 3.0))
+    with pytest.raises(ExportError, match=r"layers\[0\]: its h grows without bound"):
+        quantize(Model((growing,), model.head), xs)
+
+
 def test_what_could_overflow_is_refused_by_name() -> None:
     model, xs = made("lstm")
     layer = model.layers[0]
