@@ -163,7 +163,7 @@ def test_squares_are_turned_there_and_back(lanes) -> None:
     assert (rows == expected).all()
 
 
-@pytest.mark.parametrize(("lanes", "numeric"), VARIANTS)
+@pytest.mark.parametrize(("lanes", "numeric"), [(16, "F"), (8, "F"), (4, "U")])
 def test_the_tiles_code_keeps_the_contract(lanes, numeric) -> None:
     fused = numeric == "F"
     tile = build_tile(lanes, fused)
