@@ -10,6 +10,6 @@ from tests.aot.libraries import built
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library() -> Path:
     """A library for the demo's model and this CPU."""
-    return built(tmp_path_factory.mktemp("library") / "native")
+    return built()[0]

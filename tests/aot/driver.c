@@ -2,6 +2,7 @@
  *
  *     driver LIBRARY FUNCTION ARGUMENTS INPUT OUTPUT
  *
+ * ARGUMENTS: how many, with a d behind it if the function returns a double.
  * INPUT: counts of blocks and of links (int64); per block its size, then its bytes; per link four int64: at
  * block a, byte b stands the address of block c, byte d; then the blocks and bytes of the ARGUMENTS that are
  * addresses (block -1: the plain number that follows). OUTPUT: the result, then all blocks, with links as 0. */
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define ARGUMENTS int64_t, int64_t, int64_t, int64_t, int64_t, int64_t
 
 static void fail(const char *what)
 {
@@ -52,7 +55,12 @@ int main(int count, char **words)
         int64_t block = word(in), value = word(in);
         a[i] = block < 0 ? value : (int64_t)(at[block] + value);
     }
-    result = ((int64_t(*)(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (strchr(words[3], 'd')) {
+        double number = ((double (*)(ARGUMENTS))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
+        result = (int64_t)number;
+    } else {
+        result = ((int64_t(*)(ARGUMENTS))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
+    }
     for (int64_t i = 0; i < links; i++) memset(at[link[4 * i]] + link[4 * i + 1], 0, 8);
     FILE *out = fopen(words[5], "wb");
     if (!out) fail("no output");

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import tempfile
 from pathlib import Path
 
 import msgspec
 
-from edge_rnn.aot.build import build
+from edge_rnn import cli
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.library import DESCRIPTION, LIBRARY, Description, Fits
 from edge_rnn.core.model import Model
 from edge_rnn.detect.plan import plan_of
-from edge_rnn.files.load import load
 from tests.support.need import ROOT
 
 PUMP = ROOT / "edge_rnn" / "demo" / "pump.safetensors"
 
 
-def built(folder: Path, target: str = "native") -> Path:
-    """A library for the demo's model."""
-    return build(load(PUMP), folder, target).folder
+_FOLDER = tempfile.TemporaryDirectory(prefix="edge-rnn-library-")
+
+
+@functools.cache
+def built(target: str = "native") -> tuple[Path, str]:
+    """The folder of a library for the demo's model, built by the command once for all tests; what it said."""
+    folder, said = Path(_FOLDER.name) / target / "pump", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert cli.main(["build", str(PUMP), "--target", target, "-o", str(folder), "--json"]) == 0
+    return folder, said.getvalue()
 
 
 def edited(library: Path, folder: Path, **changes: object) -> Path:

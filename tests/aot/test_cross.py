@@ -18,7 +18,7 @@ import pytest
 from edge_rnn.aot.emit import emit
 from edge_rnn.aot.link import link
 from edge_rnn.aot.targets import target_named
-from edge_rnn.core.entries import DONE
+from edge_rnn.core.entries import DONE, DRIVE, Entry
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop
 from edge_rnn.core.model import Float32, Model
@@ -48,10 +48,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def a53(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def a53() -> Path:
     """The library for Cortex-A53, which also runs on all later cores."""
     need.program("aarch64-linux-gnu-ld")
-    return built(tmp_path_factory.mktemp("cross") / "a53", "cortex-a53") / "edge_rnn.so"
+    return built("cortex-a53")[0] / "edge_rnn.so"
 
 
 def steps_there(model: Model, xs: Float32, lanes: int, numeric: Any, *where: Any) -> tuple[bytes, bytes]:
@@ -60,7 +60,7 @@ def steps_there(model: Model, xs: Float32, lanes: int, numeric: Any, *where: Any
     states, ys = loop.at_rest(1), np.zeros((len(xs), model.output_size), np.float32)
     taken = np.zeros(1, np.uint64)
     table = loop.table(states, xs, ys, len(xs), steps=taken)
-    call = Call("drive", (address(table), 0), arrays_of(loop, states, xs, ys, taken, table))
+    call = Call(DRIVE, (address(table), 0), arrays_of(loop, states, xs, ys, taken, table))
     result, blocks = call.there(*where)
     assert result == DONE
     assert call.content(blocks, taken) == np.uint64(len(xs)).tobytes()
@@ -86,10 +86,11 @@ def verdicts_there(
     made: list[Call] = []
 
     def caught(*arguments: int) -> int:
-        made.append(Call("step_rows", arguments, arrays_of(table, rows, times, x, present, out)))
+        made.append(Call(entry, arguments, arrays_of(table, rows, times, x, present, out)))
         return len(x)
 
-    table._run = caught
+    entry, table._run = table._run, caught
+    assert isinstance(entry, Entry)
     table.step_rows(rows, times, x, present, out)
     (call,) = made
     result, blocks = call.there(*where)

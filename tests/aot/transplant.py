@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.entries import Entry
+
 Array = NDArray[np.generic]
 
 
@@ -59,9 +61,9 @@ def arrays_of(*things: object) -> list[Array]:
 
 @dataclass
 class Call:
-    """A function's name and arguments, and the memory it works on, as it is now."""
+    """An entry point and its arguments, and the memory it works on, as it is now."""
 
-    name: str
+    entry: Entry
     arguments: tuple[int, ...]
     arrays: list[Array]
 
@@ -96,12 +98,8 @@ class Call:
     def there(self, command: list[str], library: Path, folder: Path) -> tuple[int, list[bytes]]:
         """Let the driver call it: the result, and the memory afterwards, addresses as 0."""
         (folder / "input").write_bytes(self.input())
-        words = [
-            f"edge_rnn_{self.name}",
-            str(len(self.arguments)),
-            str(folder / "input"),
-            str(folder / "output"),
-        ]
+        kind = f"{len(self.arguments)}{'d' * (self.entry.result == 'float64')}"
+        words = [f"edge_rnn_{self.entry.name}", kind, str(folder / "input"), str(folder / "output")]
         done = subprocess.run(
             [*command, str(library), *words], capture_output=True, text=True, check=False, timeout=600
         )
