@@ -40,8 +40,11 @@ def fixed_inputs(steps: int, channels: int) -> Float32:
 
 
 def raw_readings(model: Model, xs: Float32) -> NDArray[np.float64]:
-    """What sensors would have to say for the network to get `xs`: (T, C) float64."""
-    values = xs.astype(np.float64)
+    """What sensors would have to say for the network to get `xs` (T, I): (T, C) float64.
+
+    Features that a detector makes itself are no sensor's, so their columns are left out.
+    """
+    values = xs[:, : model.channels].astype(np.float64)
     if model.scaler is None:
         return values
     return values * model.scaler.std + model.scaler.mean

@@ -135,7 +135,7 @@ def _rate(file: Path, model: Model, streams: int, seconds: float) -> Rate:
     readings = raw_readings(model, fixed_inputs(STEPS, model.input_size))
     table = DetectorTable(model, streams)
     rows, times = np.arange(streams), np.zeros(streams, np.int64)
-    x = np.resize(readings, (streams, model.input_size))
+    x = np.resize(readings, (streams, model.channels))
     present, out = np.ones(x.shape, np.bool_), np.zeros(streams, table.verdict_dtype)
 
     def judge() -> None:

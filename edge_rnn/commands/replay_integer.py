@@ -69,7 +69,7 @@ def compare(model: Model, quantized: Quantized, exact: Replay, ours: Replay) -> 
     """The report on two replays of one table."""
     both = exact.judged | ours.judged
     same = (exact.judged == ours.judged) & (exact.status == ours.status) & (exact.alarm == ours.alarm)
-    std = np.ones(model.input_size) if model.scaler is None else model.scaler.std
+    std = np.ones(model.channels) if model.scaler is None else model.scaler.std
     known = np.isfinite(exact.expected).all(axis=1) & np.isfinite(ours.expected).all(axis=1)
     worst = [np.nan] * 4
     if known.any():
