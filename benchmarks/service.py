@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing as mp
+import os
 import resource
 import socket
 import statistics
@@ -169,7 +170,7 @@ def config_of(port: int, folder: str, qos: int) -> Any:
 host = "127.0.0.1"
 port = {port}
 protocol = "3.1.1"
-client_id = "bench"
+client_id = "bench-{os.getpid()}"
 qos = {qos}
 [store]
 path = "bench.db"
