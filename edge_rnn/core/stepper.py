@@ -133,7 +133,7 @@ class Stepper:
         self._x_row[...] = array
         bad = self._drive(self._table, 0)
         if bad != DONE:
-            raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
+            raise ValueError(f"x[{bad}]: {not_finite(array.flat[bad])}; the state is unchanged")
         return self._y.copy()
 
     def run(self, xs: ArrayLike) -> Float32:
@@ -249,7 +249,7 @@ class Stepper:
             reading = array.astype(np.float32)
         if not np.isfinite(reading).all():
             bad = int(np.argmin(np.isfinite(reading)))
-            raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
+            raise ValueError(f"x[{bad}]: {not_finite(array.flat[bad])}; the state is unchanged")
         return gate_activations(self.model, self._layout, self._row, reading)
 
     def snapshot(self) -> bytes:
