@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from sys import getrefcount
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -128,13 +127,13 @@ class Stepper:
 
     def _copy_and_step(self, x: ArrayLike) -> Float32:
         """A step for any reading; y is a new array."""
-        array: NDArray[Any] = x if type(x) is np.ndarray else numbers(x, self._x_shape, "x")
+        array = x if type(x) is np.ndarray else numbers(x, self._x_shape, "x")
         if array.shape != self._x_shape or array.dtype.kind not in "fiub":
             array = numbers(x, self._x_shape, "x")
         self._x_row[...] = array
         bad = self._drive(self._table, 0)
         if bad != DONE:
-            raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
+            raise ValueError(f"x[{bad}]: {not_finite(array[int(bad)])}; the state is unchanged")
         return self._y.copy()
 
     def run(self, xs: ArrayLike) -> Float32:
@@ -250,7 +249,7 @@ class Stepper:
             reading = array.astype(np.float32)
         if not np.isfinite(reading).all():
             bad = int(np.argmin(np.isfinite(reading)))
-            raise ValueError(f"x[{bad}]: {not_finite(array[bad])}; the state is unchanged")
+            raise ValueError(f"x[{bad}]: {not_finite(array[int(bad)])}; the state is unchanged")
         return gate_activations(self.model, self._layout, self._row, reading)
 
     def snapshot(self) -> bytes:
