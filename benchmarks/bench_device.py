@@ -21,9 +21,9 @@ EMULATED = {
     "what": "step", "equal": True,
 }  # fmt: skip
 ESTIMATED = {
-    "kind": "estimated", "date": "2026-11-21", "what": "LSTM 4/32/1", "core": "cortex-a72", "board": "Pi 4",
-    "mhz": 1800, "cycles_low": 18_000, "cycles_high": 36_000, "tool": "llvm-mca 19",
-    "host_error": [0.65, 1.18],
+    "kind": "estimated", "date": "2026-11-21", "core": "cortex-a72", "board": "Pi 4", "mhz": [1500, 1800],
+    "rows": [{"what": "LSTM 4/32/1", "instructions": 9000, "low": 18_000, "high": 36_000}],
+    "tool": "llvm-mca 19", "host": "znver4", "host_error": [0.65, 1.18],
 }  # fmt: skip
 
 
@@ -122,7 +122,8 @@ def test_estimates_are_intervals_with_their_error_and_emulation_has_no_time(tmp_
     assert table(tmp_path, "estimated-a72", ESTIMATED) == 0
     shown = capsys.readouterr().out
     assert "| cortex-a72 | qemu-aarch64 | step | equal |" in shown
-    assert "18,000 .. 36,000 | 10.0 µs .. 20.0 µs | llvm-mca 19; 0.65 to 1.18 |" in shown
+    assert "18,000 .. 36,000 | 12.0 µs .. 24.0 µs at 1.5 GHz; 10.0 µs .. 20.0 µs at 1.8 GHz |" in shown
+    assert "llvm-mca 19; on znver4 the truth was 0.65 to 1.18 times the low figure." in shown
     assert "**Estimate, not measured**" in shown
 
 
@@ -131,7 +132,7 @@ def test_estimates_are_intervals_with_their_error_and_emulation_has_no_time(tmp_
     [
         ("emulated-x", EMULATED | {"p50_ns": 100}, "unknown field"),
         ("emulated-x", ESTIMATED, "emulated-x.json"),
-        ("estimated-x", ESTIMATED | {"cycles_high": 18_000}, "expected an interval"),
+        ("estimated-x", ESTIMATED | {"host_error": [2, 1]}, "expected an interval"),
         ("estimated-x", {k: v for k, v in ESTIMATED.items() if k != "host_error"}, "host_error"),
     ],
 )

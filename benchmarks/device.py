@@ -51,21 +51,30 @@ class Emulated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     equal: bool
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Cycles a step by static counting: throughput (low) and serial (high), and the tool's known error.
+class Cycles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of one network: instructions run, cycles by static counting: throughput (low) and serial."""
 
-    host_error: measured time over the tool's low figure on a host where both are known, smallest and largest.
+    what: str
+    instructions: Annotated[int, Meta(gt=0)]
+    low: Annotated[float, Meta(gt=0)]
+    high: Annotated[float, Meta(gt=0)]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Cycles a step on one core, see `benchmarks.estimate`, at its boards' clocks.
+
+    host_error: true cycles over the tool's low figure on the processor `host`, where both are known; smallest
+    and largest.
     """
 
     kind: Literal["estimated"]
     date: str
-    what: str
     core: str
     board: str
-    mhz: Annotated[float, Meta(gt=0)]
-    cycles_low: Annotated[float, Meta(gt=0)]
-    cycles_high: Annotated[float, Meta(gt=0)]
+    mhz: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(min_length=1)]
+    rows: Annotated[list[Cycles], Meta(min_length=1)]
     tool: str
+    host: str
     host_error: tuple[Annotated[float, Meta(gt=0)], Annotated[float, Meta(gt=0)]]
 
 
@@ -212,23 +221,30 @@ def _emulated(results: Path) -> str:
 
 
 def _estimated(results: Path) -> str:
+    files = sorted(results.glob("estimated-*.json"))
+    if not files:
+        return ""
     lines = [
         "**Estimate, not measured** (throughput .. serial; no caches, no branch misses)", "",
-        "| core | clock | what | cycles a step | time a step | tool; measured / its low figure on a host |",
-        "|---|---|---|---|---|---|",
+        "| core | network | cycles a step | time a step |", "|---|---|---|---|",
     ]  # fmt: skip
-    files = sorted(results.glob("estimated-*.json"))
+    tools = []
     for path in files:
         one = _decode(path, Estimate)
-        if not one.cycles_low < one.cycles_high or one.host_error[0] > one.host_error[1]:
+        if one.host_error[0] > one.host_error[1] or not all(row.low < row.high for row in one.rows):
             raise DataError(f"{path.name}: expected an interval of cycles and of the error, low before high")
-        low, high = (duration(c / one.mhz * 1000) for c in (one.cycles_low, one.cycles_high))
-        lines.append(
-            f"| {one.core} ({one.board}) | {one.mhz:g} MHz | {one.what} | {one.cycles_low:,.0f} .. "
-            f"{one.cycles_high:,.0f} | {low} .. {high} | {one.tool}; "
-            f"{one.host_error[0]:g} to {one.host_error[1]:g} |"
-        )
-    return "\n".join(lines) if files else ""
+        for row in one.rows:
+            times = [
+                f"{duration(row.low / mhz * 1000)} .. {duration(row.high / mhz * 1000)} at {mhz / 1000:g} GHz"
+                for mhz in one.mhz
+            ]
+            lines.append(
+                f"| {one.core} ({one.board}) | {row.what} | {row.low:,.0f} .. {row.high:,.0f} | "
+                f"{'; '.join(times)} |"
+            )
+        low, high = one.host_error
+        tools.append(f"{one.tool}; on {one.host} the truth was {low:g} to {high:g} times the low figure.")
+    return "\n".join([*lines, "", *dict.fromkeys(tools)])
 
 
 def _decode(path: Path, kind: type[T]) -> T:

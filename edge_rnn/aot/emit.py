@@ -4,7 +4,7 @@ Numba types the functions and writes LLVM's language; LLVM does the rest for the
 pipeline would make is optimised for the machine it runs on (gather instructions of AVX-512, say), so it runs
 with its optimiser off. That is read from the environment when Numba is imported, hence a process of its own:
 
-    python -m edge_rnn.aot.emit TARGET LANES F|U OBJECT
+    python -m edge_rnn.aot.emit TARGET LANES F|U OBJECT [ENTRY ...]
 
 Then, per module: attributes that name a CPU go, triple and data layout become the target's; the counting of
 references becomes nothing, because all arrays are views at addresses and belong to nobody (code that
@@ -23,6 +23,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +50,8 @@ _PLAIN: Final = {
 }
 
 
-def emit(target: Target, file: Path) -> None:
-    """Write the object of all entry points to `file`, in a process of its own.
+def emit(target: Target, file: Path, entries: Sequence[Entry] = ENTRIES) -> None:
+    """Write the object of the entry points, by default all, to `file`, in a process of its own.
 
     Raises:
         LibraryError: that process fails; the message has its last line.
@@ -59,7 +60,7 @@ def emit(target: Target, file: Path) -> None:
     inherited = os.environ.get("PYTHONPATH")
     path = package if not inherited else os.pathsep.join([package, inherited])
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, target.name, str(target.lanes)]
-    command += ["F" if target.fused else "U", str(file)]
+    command += ["F" if target.fused else "U", str(file), *(entry.name for entry in entries)]
     try:
         done = subprocess.run(  # noqa: S603  (this interpreter, this module)
             command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S,
@@ -72,7 +73,7 @@ def emit(target: Target, file: Path) -> None:
         raise LibraryError(f"build: the compiler failed: {last[:300]}")
 
 
-def object_code(target: Target) -> bytes:
+def object_code(target: Target, entries: Sequence[Entry] = ENTRIES) -> bytes:
     """The object, made in this process, whose Numba must not optimise (see the module)."""
     from llvmlite import binding as llvm
 
@@ -83,7 +84,7 @@ def object_code(target: Target) -> bytes:
     )
     head = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
     whole, around = None, [head, wrappers.DECLARATIONS]
-    for entry in ENTRIES:
+    for entry in entries:
         module = llvm.parse_assembly(_for_target(_assembly(entry, target), head))
         name = next(
             f.name
@@ -97,7 +98,7 @@ def object_code(target: Target) -> bytes:
             whole.link_in(module)
     assert whole is not None
     whole.link_in(llvm.parse_assembly("".join(around)))
-    kept = {symbol(entry.name) + suffix for entry in ENTRIES for suffix in ("", PYTHON_SUFFIX)}
+    kept = {symbol(entry.name) + suffix for entry in entries for suffix in ("", PYTHON_SUFFIX)}
     for function in whole.functions:
         if not function.is_declaration:
             function.linkage = "external" if function.name in kept else "internal"
@@ -144,4 +145,5 @@ if __name__ == "__main__":
         import dataclasses
 
         chosen = dataclasses.replace(chosen, lanes=int(sys.argv[2]), fused=sys.argv[3] == "F")
-    Path(sys.argv[4]).write_bytes(object_code(chosen))
+    wanted = [entry for entry in ENTRIES if entry.name in sys.argv[5:]]
+    Path(sys.argv[4]).write_bytes(object_code(chosen, wanted))

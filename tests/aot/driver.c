@@ -5,7 +5,8 @@
  * ARGUMENTS: how many, with a d behind it if the function returns a double.
  * INPUT: counts of blocks and of links (int64); per block its size, then its bytes; per link four int64: at
  * block a, byte b stands the address of block c, byte d; then the blocks and bytes of the ARGUMENTS that are
- * addresses (block -1: the plain number that follows). OUTPUT: the result, then all blocks, with links as 0. */
+ * addresses (block -1: the plain number that follows). OUTPUT: the result, then all blocks, with links as 0.
+ * Where the function was loaded is printed. */
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,6 +35,7 @@ int main(int count, char **words)
     if (!library) fail(dlerror());
     void *function = dlsym(library, words[2]);
     if (!function) fail(dlerror());
+    printf("%p\n", function);
     FILE *in = fopen(words[4], "rb");
     if (!in) fail("no input");
     int64_t blocks = word(in), links = word(in);
