@@ -281,14 +281,21 @@ class Daemon:
         """Feed messages; they are acknowledged with the commit that holds what they did."""
         pipeline, counters = self._pipeline, self.counters
         counters.messages += len(deliveries)
+        everything = deliveries
         if len(deliveries) > _BEHIND and pipeline.config.mqtt.delivery == "realtime":
-            # Behind: what is newest of each topic, in the order of arrival.
+            # Behind: what is newest of each topic, in the order of arrival; but every command.
+            own = self._outlets.topics
             newest = {delivery.topic: index for index, delivery in enumerate(deliveries)}
-            counters.skipped += len(deliveries) - len(newest)
-            deliveries = [deliveries[index] for index in sorted(newest.values())]
+            deliveries = [
+                delivery
+                for index, delivery in enumerate(deliveries)
+                if newest[delivery.topic] == index or delivery.topic in own
+            ]
+            counters.skipped += len(everything) - len(deliveries)
         self._heard = self._clock.monotonic()
-        self._commits.hold(deliveries)
         readings = pipeline.take_all(deliveries, counters, self._log, self._outlets)
+        # Not earlier: a command among them may commit, and would acknowledge what is not scored yet.
+        self._commits.hold(everything)
         if readings:
             self._lag_ns = deliveries[-1].arrival_ns - readings[-1][2]
             for judged in pipeline.engine.judge(readings, self._arrival.next_ns()):

@@ -7,6 +7,7 @@ import random
 import signal
 import sqlite3
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,34 @@ def test_realtime_behind_the_newest_of_each_topic_is_scored_and_the_rest_is_coun
     b.turn(0)
     assert len(b.topics("/score")) == 101
     assert b.daemon.counters.skipped == 1499
+
+
+def test_a_commit_by_command_acknowledges_nothing_that_is_not_scored_yet(bench) -> None:
+    b = bench(commit_every="1s", mqtt='delivery = "exactly-once-state"', stream="[commands]\n")
+    b.link.bring(payload(0), payload(1))
+    b.link.bring('{"command": "commit"}', topic="er/command")
+    b.link.bring(payload(2))
+    b.link.inbox = deque([[one for batch in b.link.inbox for one in batch]])
+    b.turn(0)
+    assert json.loads(b.topics("/command/reply")[0])["ok"]
+    assert b.daemon.counters.commits == 1
+    assert b.link.acked == []
+    # Nothing else comes: what was scored behind the command is committed all the same.
+    b.turn(1.1)
+    assert b.link.acked == [0, 1, 2, 3]
+    assert b.daemon.counters.commits == 2
+
+
+def test_realtime_behind_commands_are_not_skipped_and_an_old_session_is_acknowledged(bench) -> None:
+    b = bench(qos=0, mqtt='delivery = "realtime"', stream="[commands]\n")
+    # A session that was kept from another mode may still bring QoS 1.
+    b.link.bring(*(payload(i) for i in range(1500)))
+    b.link.bring('{"command": "explode"}', '{"command": "commit"}', topic="er/command")
+    b.link.inbox = deque([[one for batch in b.link.inbox for one in batch]])
+    b.turn(0)
+    assert [json.loads(reply)["ok"] for reply in b.topics("/command/reply")] == [False, True]
+    assert b.daemon.counters.skipped == 1499
+    assert len(b.link.acked) == 1502
 
 
 # ---- configuration
