@@ -69,7 +69,7 @@ class Options:
     `risk` above a moving mean. alarms_per_day: in place of risk, by the sampling period. horizons,
     scale_head: what the network's outputs are; there is a residual scorer for each horizon. warmup,
     max_freeze: steps. guard: None = limits found in the recordings. condition: None = with the drift found
-    in them.
+    in them by `drift_rule` (see `drifting`).
     """
 
     kind: Literal["forecast", "reconstruct"] = "forecast"
@@ -89,6 +89,7 @@ class Options:
     alarm: AlarmSpec = AlarmSpec(needed=2, window=3, clear_ratio=0.7, clear_hold=0)  # noqa: RUF009
     guard: GuardSpec | None = None
     condition: ConditionSpec | None = None
+    drift_rule: Literal["blocks", "smooth"] = "blocks"
 
 
 def calibrate_detector(
@@ -128,7 +129,8 @@ def calibrate_detector(
     template = DetectorSpec(
         kind=options.kind, horizons=options.horizons, scale_head=options.scale_head, warmup=options.warmup,
         guard=options.guard or limits(recordings),
-        condition=options.condition or ConditionSpec(drift=statistics.drifting(recordings)),
+        condition=options.condition
+        or ConditionSpec(drift=statistics.drifting(recordings, options.drift_rule)),
         scorers=tuple(scorer for scorer, _ in wanted), alarm=options.alarm,
         threshold=ThresholdSpec(kind=options.threshold, value=1.0, risk=risk, max_freeze=options.max_freeze),
     )  # fmt: skip

@@ -6,6 +6,7 @@ Readings that are not finite are left out everywhere. The rules look at training
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ _SECOND = 1_000_000_000
 # A channel drifts if the means of ten blocks vary more than 1.5 times as much as readings inside a block.
 DRIFT_BLOCKS = 10
 DRIFT_RATIO = 1.5
+# A channel is smooth if its steps vary less than a tenth of what independent readings' would.
+SMOOTH_RATIO = 0.1
 # A value may repeat twice as often as it ever did in training, and at least this often.
 STUCK_FACTOR = 2
 STUCK_LEAST = 10
@@ -61,19 +64,27 @@ def scaling(recordings: Sequence[Recording]) -> Scaler:
     return Scaler(mean, std)
 
 
-def drifting(recordings: Sequence[Recording]) -> tuple[bool, ...]:
+def drifting(
+    recordings: Sequence[Recording], rule: Literal["blocks", "smooth"] = "blocks"
+) -> tuple[bool, ...]:
     """Which channels have a slow level of their own, to be removed before the model sees them.
 
-    The longest recording is cut into ten blocks. A channel drifts if the standard deviation of the blocks'
-    means is more than 1.5 times the mean standard deviation inside a block: a machine's temperature that
-    creeps up for an hour does, a vibration or a daily rhythm over weeks does not. Removing the level of a
+    `blocks`: the longest recording is cut into ten blocks. A channel drifts if the standard deviation of the
+    blocks' means is more than 1.5 times the mean standard deviation inside a block: a machine's temperature
+    that creeps up for an hour does, a vibration or a daily rhythm over weeks does not. Removing the level of a
     channel that does not drift would hide slow faults, so the ratio is on the careful side.
+
+    `smooth`: a channel drifts if the variance of its steps is less than 0.1 of that of independent readings,
+    var(diff x) / (2 var x) < 0.1 (von Neumann's ratio), in the longest recording. It also finds a channel
+    that wanders without a trend; it takes a slow rhythm for drift.
     """
     rows = checked(recordings)
     x = max((x for _, x in rows), key=len)
     channels = int(x.shape[1])
     if len(x) < 2 * DRIFT_BLOCKS:
         return (False,) * channels
+    if rule == "smooth":
+        return tuple(_smooth(x[:, c]) for c in range(channels))
     blocks = np.array_split(x, DRIFT_BLOCKS)
     result: list[bool] = []
     for c in range(channels):
@@ -86,6 +97,13 @@ def drifting(recordings: Sequence[Recording]) -> tuple[bool, ...]:
         within = np.mean([block.std() for block in good])
         result.append(bool(between > DRIFT_RATIO * within and between > 0.0 and within > 0.0))
     return tuple(result)
+
+
+def _smooth(x: NDArray[np.float64]) -> bool:
+    good = x[np.isfinite(x)]
+    if len(good) < 2 * DRIFT_BLOCKS:
+        return False
+    return bool(np.diff(good).var() < SMOOTH_RATIO * 2.0 * good.var())
 
 
 def longest_runs(recordings: Sequence[Recording]) -> tuple[int, ...]:

@@ -73,6 +73,11 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
         raise ModelFileError(
             f"detector.alarm.severity: expected at most 8 multiples, got {len(spec.alarm.severity)}"
         )
+    able = any(s.kind in ("mewma", "mewma_diagonal") for s in spec.scorers)
+    if spec.alarm.recovery > 0 and not able:
+        raise ModelFileError("detector.alarm.recovery: needs a scorer of kind mewma or mewma_diagonal")
+    if spec.alarm.rebase > 0 and spec.alarm.recovery == 0:
+        raise ModelFileError("detector.alarm.rebase: needs a recovery above 0; without one leave 0")
     for i, scorer in enumerate(spec.scorers):
         _scorer(spec, scorer, channels, f"detector.scorers[{i}]")
     _table(spec.probability, "detector.probability", may_be_empty=True)
@@ -135,8 +140,8 @@ def _scorer(spec: DetectorSpec, scorer: ScorerSpec, channels: int, where: str) -
             f"{where}.low, high: expected {channels} ranges with low <= high, or none, "
             f"got {len(scorer.low)} and {len(scorer.high)}"
         )
-    if scorer.source == "nll" and spec.scale_head == "none":
-        raise ModelFileError(f"{where}.source: nll needs a scale_head")
+    if scorer.source in ("nll", "self_scaled") and spec.scale_head == "none":
+        raise ModelFileError(f"{where}.source: {scorer.source} needs a scale_head")
     if scorer.horizon >= len(spec.horizons):
         raise ModelFileError(
             f"{where}.horizon: expected one of 0..{len(spec.horizons) - 1} (the detector has "

@@ -25,7 +25,7 @@ ScorerKind = Literal[
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
     "level",
 ]  # fmt: skip
-Source = Literal["residual", "input", "nll", "difference"]
+Source = Literal["residual", "input", "nll", "difference", "self_scaled"]
 ThresholdKind = Literal["fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot"]
 SCORER_KINDS: tuple[ScorerKind, ...] = get_args(ScorerKind)
 
@@ -128,7 +128,8 @@ class ScorerSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
         `horizon` ago, divided by residual_scale (with a scale head also by the scale it said). `input`:
         the conditioned reading itself (a detector without a network). `nll`: the negative log-likelihood of
         the reading under the model's forecast (needs a scale head). `difference`: the conditioned reading
-        minus the one before.
+        minus the one before. `self_scaled`: the size of the residual in units of the scale the model said,
+        |x - mu| exp(-s), not divided by residual_scale (needs a scale head).
     kind: z is the EWMA of e with `rate`, d = z - center, a = |e - center| (one-sided: the part of that sign).
         `mewma`: sum_ij d_i W_ij d_j.  `mewma_diagonal`: sum d^2 w.  `ewma_z`: max d^2 w.
         The following are computed for each channel, and the largest channel counts:
@@ -149,11 +150,13 @@ class ScorerSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     low, high: (C,) range of e at the start for novelty, or both empty: nothing seen yet.
     count: how many rows mean and precision (running_z, likelihood) stand for.
     unit: the score is divided by this, so that scorers can be compared.
-    horizon: index into the detector's horizons, for residual and nll.
+    horizon: index into the detector's horizons, for residual, nll and self_scaled.
     side: `up`: only what is too high counts, `down`: only what is too low.
     learn: running_z, likelihood, novelty, level: `calm`: learn nothing while the alarm is on; `always`.
     tail: score / unit turned into -log10 p, or None.
     weight: times the result.
+    group: scorers with the same number are combined as the detector's `combine` says, then the largest
+        group counts.
     """
 
     kind: ScorerKind
@@ -176,6 +179,7 @@ class ScorerSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     learn: Literal["calm", "always"] = "calm"
     tail: TailSpec | None = None
     weight: Positive = 1.0
+    group: Annotated[int, Meta(ge=0, le=1023)] = 0
 
 
 class ThresholdSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -225,6 +229,13 @@ class AlarmSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     refractory_ns: no new alarm opens before this time after the last one's end.
     severity: rising multiples of the threshold, at least 1. An alarm's severity is 1, plus one for each
         multiple its score has reached since it opened.
+    recovery: in place of clear_ratio, for an alarm opened by a scorer of kind mewma or mewma_diagonal (the
+        one whose score was the largest then): D is the mean of its d since the alarm opened, and the score
+        counts as low while d'WD < recovery * D'WD, that is, while less than this part of the event is left
+        in its own direction, whatever else has changed. clear_hold and clear_ns still hold. 0 = off.
+    rebase: when such an alarm ends while the score is still too high, what is left is taken as the new
+        normal (`accepted`): the stream warms up for this many steps, without a reset, and the center of that
+        scorer becomes the mean of its z in them. 0 = off.
     """
 
     needed: Annotated[int, Meta(ge=1, le=62)] = 1
@@ -236,6 +247,8 @@ class AlarmSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     clear_ns: Count = 0
     refractory_ns: Count = 0
     severity: tuple[float, ...] = ()
+    recovery: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    rebase: Annotated[int, Meta(ge=0, le=2**31)] = 0
 
 
 class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -253,7 +266,8 @@ class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warmup: steps after a cold start or reset in which nothing is judged (score NaN).
     residual_scale: (K * C,) spread of each channel's residual on the calibration rows, in model space (with
         a scale head: of the residual in units of the said scale), horizon by horizon; empty = ones.
-    scorers: one or more; combine `max` takes the largest of their scores, `sum` adds them.
+    scorers: one or more; combine `max` takes the largest of their scores, `sum` adds them
+        (within a group; of several groups the largest counts).
         Empty only for `classify`, where the score is the output of `alarm_class`.
     probability: of the combined score; a verdict's probability is 1 - exceed. Empty: it is NaN.
     band: half-width of the band around the expected value, in residual_scale (times the scale said).

@@ -6,8 +6,9 @@
     clearing --not below it-->  anomaly
     clearing --clear_hold such steps over-->  normal, and no new alarm for `refractory` steps
 
-The alarm is on in anomaly and clearing. While a new alarm is not allowed yet, n of m show as pending. Limits
-in seconds, which the general detector has, come in as may_open and may_close.
+The alarm is on in anomaly and clearing. general_stages.py has recovery in place of the
+clear_ratio. While a new alarm is not allowed yet, n of m show as pending. Limits in seconds, which the
+general detector has, come in as may_open and may_close.
 """
 
 from __future__ import annotations
@@ -30,22 +31,24 @@ def is_on(phase: int) -> bool:
 @inlined
 def advance(
     marks: NDArray[np.int64],
-    score: float,
-    threshold: float,
+    too_high: bool,
+    quiet: bool,
     needed: int,
     window: int,
-    clear_ratio: float,
     clear_hold: int,
     refractory: int,
     may_open: bool,
     may_close: bool,
 ) -> None:
-    """One step of the machine; its state is in `marks`. may_open, may_close: what limits in time allow."""
-    too_high = 1 if score > threshold else 0
-    history = ((marks[at.HISTORY] << 1) | too_high) & ((1 << window) - 1)
+    """One step of the machine; its state is in `marks`.
+
+    too_high: score > threshold. quiet: low enough to end the alarm. may_open, may_close: what limits in time
+    allow.
+    """
+    history = ((marks[at.HISTORY] << 1) | (1 if too_high else 0)) & ((1 << window) - 1)
     marks[at.HISTORY] = history
     if is_on(marks[at.PHASE]):
-        if not score < clear_ratio * threshold:
+        if not quiet:
             marks[at.PHASE] = ANOMALY
             return
         marks[at.CLEARING_STEPS] = marks[at.CLEARING_STEPS] + 1 if marks[at.PHASE] == CLEARING else 1

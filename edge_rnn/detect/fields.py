@@ -22,8 +22,8 @@ SCORER_KINDS = (
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
     "level",
 )  # fmt: skip
-RESIDUAL, INPUT, NLL, DIFFERENCE = range(4)
-SOURCES = ("residual", "input", "nll", "difference")
+RESIDUAL, INPUT, NLL, DIFFERENCE, SELF_SCALED = range(5)
+SOURCES = ("residual", "input", "nll", "difference", "self_scaled")
 FIXED, QUANTILE, DSPOT_EWMA, DSPOT, CONFORMAL, POT, SPOT = range(7)
 THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot")
 BOTH, UP, DOWN = range(3)
@@ -35,8 +35,9 @@ NO_TAIL, STREAM, TABLE = range(3)
 (
     MORE_KIND, MORE_SOURCE, MORE_HORIZON, MORE_SIDE, MORE_RATE, MORE_UNIT, MORE_WEIGHT, MORE_MEMORY,
     MORE_SLACK, MORE_BOUND, MORE_CAP, MORE_MARGIN, MORE_ALWAYS, MORE_TAIL, MORE_TAIL_ALWAYS, MORE_LOW,
-    MORE_BINS, MORE_STATE_AT, MORE_WEIGHTS_AT, MORE_WEIGHTS, MORE_TABLE_AT, MORE_POINTS, MORE,
-) = range(23)  # fmt: skip
+    MORE_BINS, MORE_STATE_AT, MORE_WEIGHTS_AT, MORE_WEIGHTS, MORE_TABLE_AT, MORE_POINTS,
+    MORE_GROUP, MORE,
+) = range(24)  # fmt: skip
 # Its state in `detect`: count, then C numbers A, C numbers B, then the tail's counts.
 COUNT_AT, CHART_AT = range(2)
 # A forecast: steps ahead, where its ring is in `detect`.
@@ -50,6 +51,8 @@ BEFORE_AT, RUNNING_MEAN_AT, RUNNING_VARIANCE_AT, RUNNING_COUNT_AT, DETECT_MORE_V
 (
     AGE, HAS_BEFORE, PEAK_AGE, TOO_HIGH, HIGH_SINCE, BELOW_SINCE, CLOSED, CLOSED_AT, SEVERITY, MARKS_MORE,
 ) = range(10)  # fmt: skip
+# Behind them, with recovery: the scorer that opened the alarm, steps since, steps of a new center to come.
+OPENER, OPEN_STEPS, REBASE_LEFT, RECOVERY_MARKS = MARKS_MORE, MARKS_MORE + 1, MARKS_MORE + 2, 3
 
 # Words of the table that the compiled loop is given (loop.py), mostly addresses.
 (
@@ -59,5 +62,7 @@ BEFORE_AT, RUNNING_MEAN_AT, RUNNING_VARIANCE_AT, RUNNING_COUNT_AT, DETECT_MORE_V
 ) = range(18)  # fmt: skip
 # Vectors of C float64 lent to it as scratch.
 SCALED, SEEN, DEVIATION, D, PART, BEST, WORK_VECTORS = range(7)
-# The general detector's go on with these; then residuals and likelihoods of all horizons, bins of the tails.
+# The general detector's go on with these; then residuals, likelihoods and sizes of all horizons (FROM_HORIZON
+# vectors each), bins of the tails, scores.
 SPREAD, CHANGE, RAW, GENERAL_VECTORS = range(6, 10)
+FROM_HORIZON = 3

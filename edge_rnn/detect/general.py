@@ -86,11 +86,13 @@ def build(network_step: StepFunction) -> Callable[..., None]:
             if p.kind != at.CLASSIFY:
                 score = general.score(p, v, work, fault, detect)
             calm = True
-            if warm == 0:
+            if warm > 0:
+                general.rebase(p, detect, marks)
+            else:
                 score = general.peak(p, score, detect, marks)
                 limit = general.limit(p, detect, marks)
                 numbers[0], numbers[1] = score, limit
-                general.advance(p, v, marks, time_ns, score, limit)
+                flags[2] = general.advance(p, v, work, fault, detect, marks, time_ns, score, limit)
                 if alarm.is_on(marks[at.PHASE]):
                     marks[at.FROZEN] += 1
                     calm = False

@@ -4,8 +4,9 @@ vectors   per horizon: steps ahead, place of its ring | residual scales K * C | 
           severity | points of the probability: scores, parts | half-widths of bands C |
           per scorer MORE numbers | then of each scorer: weights, its tail's table: scores, parts
 detect    PEAK | before C | running mean C, variance C, count C | per scorer: count, A C, B C, tail's
-          counts | per horizon h a ring of h forecasts: C values, C log scales with a scale head
-marks     AGE .. SEVERITY
+          counts | per horizon h a ring of h forecasts: C values, C log scales with a scale head |
+          with recovery: mean deviation since the alarm opened C
+marks     AGE .. SEVERITY | with recovery: OPENER .. REBASE_LEFT
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def is_general(model: Model, spec: DetectorSpec) -> bool:
         return (
             s.kind in ("mewma", "ewma_z")
             and s.source in ("residual", "input")
-            and (s.side, s.weight, s.tail) == (plain.side, plain.weight, plain.tail)
+            and (s.side, s.weight, s.tail, s.group) == (plain.side, plain.weight, plain.tail, plain.group)
         )
 
     c, a, t = spec.condition, spec.alarm, spec.threshold
@@ -46,6 +47,7 @@ def is_general(model: Model, spec: DetectorSpec) -> bool:
         or a.clear_ns
         or a.refractory_ns
         or a.severity
+        or a.recovery
     )
 
 
@@ -90,6 +92,11 @@ class General:
         self.fresh = np.concatenate(
             [np.zeros(at.DETECT_MORE), running.ravel(), *states, np.zeros(int(sum(sizes)))]
         )
+        self.marks_size = at.MARKS_MORE
+        recovers = spec.alarm.recovery > 0
+        if recovers:
+            self.fresh = np.concatenate([self.fresh, np.zeros(c)])
+            self.marks_size += at.RECOVERY_MARKS
         self.detect_size = len(self.fresh)
         self.layout = f"{ahead} {heads} {[len(s) for s in states]}"
         names = [i.name for i in model.inputs]
@@ -131,6 +138,8 @@ class General:
         self.values |= {
             "horizons": len(ahead), "heads": heads, "gaussian": spec.scale_head == "gaussian", "rings": rings,
             "longest": ahead[-1] if rings else 0, "points": len(points.scores),
+            "recovers": recovers, "recovery": spec.alarm.recovery, "rebase": spec.alarm.rebase,
+            "recovery_at": rings_at[-1],
         }  # fmt: skip
 
     def _state(self, scorer: ScorerSpec) -> Vector:
@@ -161,6 +170,7 @@ class General:
             at.MORE_ALWAYS: scorer.learn == "always", at.MORE_STATE_AT: state_at,
             at.MORE_WEIGHTS_AT: place, at.MORE_WEIGHTS: len(scorer.precision),
             at.MORE_TABLE_AT: place + len(scorer.precision), at.MORE_POINTS: len(table) // 2,
+            at.MORE_GROUP: scorer.group,
         }  # fmt: skip
         if tail is not None:
             head |= {

@@ -35,6 +35,9 @@ def rest(p: Any, v: Vector, fresh: int, row: int, detect: Vector, marks: Marks) 
     c = p.channels
     for k in range(at.MARKS_MORE):
         marks[p.marks_more_at + k] = 0
+    if p.recovers:
+        for k in range(at.RECOVERY_MARKS):
+            marks[p.marks_more_at + at.OPENER + k] = 0
     detect[p.more_at + at.PEAK] = 0.0
     for s in range(p.scorers):
         m = v[p.scorers_at + s * at.MORE : p.scorers_at + (s + 1) * at.MORE]
@@ -144,7 +147,7 @@ def compare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, xs: Vector, present: NDArray[np.uint8],
     residual: Vector, expected: Vector, band: Vector, detect: Vector, marks: Marks,
 ) -> None:  # fmt: skip
-    """Deviations from all forecasts of this moment, in `work`: residuals, then negative log-likelihoods."""
+    """Deviations from all forecasts of this moment, in `work`: residuals, likelihoods (negative), sizes."""
     c = p.channels
     heads = p.heads
     age = marks[p.marks_more_at + at.AGE]
@@ -164,6 +167,7 @@ def compare(
                 z = z / scale
             z = condition.clip(z, LIMIT)
             surprise = abs(z) if p.gaussian == 0 else 0.5 * (z * z)
+            work[nll + (p.horizons + k) * c + i] = abs(z)
             work[nll + k * c + i] = condition.clip(surprise + log_scale, LIMIT)
             work[at.GENERAL_VECTORS * c + k * c + i] = condition.clip(z / spread, LIMIT)
             if k == 0:
@@ -211,6 +215,8 @@ def source(p: Any, m: Vector, work: Vector) -> Vector:
         start = (at.GENERAL_VECTORS + int(m[at.MORE_HORIZON])) * c
     elif m[at.MORE_SOURCE] == at.NLL:
         start = (at.GENERAL_VECTORS + p.horizons + int(m[at.MORE_HORIZON])) * c
+    elif m[at.MORE_SOURCE] == at.SELF_SCALED:
+        start = (at.GENERAL_VECTORS + 2 * p.horizons + int(m[at.MORE_HORIZON])) * c
     return work[start : start + c]
 
 
@@ -223,8 +229,9 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
         work[at.PART * c : (at.PART + 1) * c],
         work[at.BEST * c : (at.BEST + 1) * c],
     )
-    bins_at = (at.GENERAL_VECTORS + 2 * p.horizons) * c
-    combined = largest = 0.0
+    bins_at = (at.GENERAL_VECTORS + at.FROM_HORIZON * p.horizons) * c
+    ones = work[bins_at + p.scorers : bins_at + 2 * p.scorers]
+    largest = 0.0
     for s in range(p.scorers):
         m = v[p.scorers_at + s * at.MORE : p.scorers_at + (s + 1) * at.MORE]
         state = at.DETECT_HEAD + (at.SCORERS_AT + 2 * s) * c
@@ -266,15 +273,32 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
             work[p.fired_at] = s
             for i in range(c):
                 best[i] = part[i]
-        combined += one
-    return combined if p.sums else largest
+        ones[s] = one
+    return combined(p, v, ones) if p.sums else largest
+
+
+@jit
+def combined(p: Any, v: Vector, ones: Vector) -> float:
+    """The largest of the groups' sums."""
+    best = 0.0
+    for s in range(p.scorers):
+        group = v[p.scorers_at + s * at.MORE + at.MORE_GROUP]
+        first = True
+        total = 0.0
+        for k in range(p.scorers):
+            if v[p.scorers_at + k * at.MORE + at.MORE_GROUP] == group:
+                first = first and k >= s
+                total += ones[k]
+        if first and (s == 0 or total > best):
+            best = total
+    return best
 
 
 @jit
 def learn(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, calm: bool) -> None:
     """What scorers and tails take from this step."""
     c = p.channels
-    bins_at = (at.GENERAL_VECTORS + 2 * p.horizons) * c
+    bins_at = (at.GENERAL_VECTORS + at.FROM_HORIZON * p.horizons) * c
     for s in range(p.scorers):
         m = v[p.scorers_at + s * at.MORE : p.scorers_at + (s + 1) * at.MORE]
         state = at.DETECT_HEAD + (at.SCORERS_AT + 2 * s) * c
@@ -334,8 +358,60 @@ def learn_limit(p: Any, score: float, detect: Vector, marks: Marks) -> None:
 
 
 @jit
-def advance(p: Any, v: Vector, marks: Marks, time_ns: int, score: float, threshold: float) -> None:
-    """The alarm's machine with its limits in time, and the severity."""
+def remains(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, marks: Marks) -> bool:
+    """Whether more than the recovered part of the event is left; one more step of its mean deviation D.
+
+    d as its scorer has it: 0 where faulty or on the side that does not count.
+    """
+    c = p.channels
+    more = marks[p.marks_more_at : p.marks_more_at + at.MARKS_MORE + at.RECOVERY_MARKS]
+    s = more[at.OPENER]
+    m = v[p.scorers_at + s * at.MORE : p.scorers_at + (s + 1) * at.MORE]
+    weights = int(m[at.MORE_WEIGHTS_AT])
+    state = at.DETECT_HEAD + (at.SCORERS_AT + 2 * s) * c
+    mean = detect[p.recovery_at : p.recovery_at + c]
+    d = work[at.D * c : (at.D + 1) * c]
+    more[at.OPEN_STEPS] += 1
+    for i in range(c):
+        d[i] = 0.0 if fault[i] else detect[state + c + i] - detect[state + i]
+        if (m[at.MORE_SIDE] == at.UP and d[i] < 0.0) or (m[at.MORE_SIDE] == at.DOWN and d[i] > 0.0):
+            d[i] = 0.0
+        mean[i] += (d[i] - mean[i]) / more[at.OPEN_STEPS]
+    left = whole = 0.0
+    for i in range(c):
+        if m[at.MORE_KIND] == at.MEWMA:
+            inner = 0.0
+            for j in range(c):
+                inner += v[weights + i * c + j] * mean[j]
+        else:
+            inner = v[weights + i] * mean[i]
+        left += d[i] * inner
+        whole += mean[i] * inner
+    return not left < p.recovery * whole
+
+
+@jit
+def rebase(p: Any, detect: Vector, marks: Marks) -> None:
+    """While a new center is to be found: the mean of the smoothed deviations so far."""
+    if p.recovers == 0 or marks[p.marks_more_at + at.REBASE_LEFT] == 0:
+        return
+    c = p.channels
+    center = at.DETECT_HEAD + (at.SCORERS_AT + 2 * marks[p.marks_more_at + at.OPENER]) * c
+    steps = p.rebase - marks[p.marks_more_at + at.REBASE_LEFT] + 1
+    for i in range(c):
+        detect[center + i] += (detect[center + c + i] - detect[center + i]) / steps
+    marks[p.marks_more_at + at.REBASE_LEFT] -= 1
+
+
+@jit
+def advance(
+    p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, marks: Marks, time_ns: int, score: float,
+    threshold: float,
+) -> bool:  # fmt: skip
+    """The alarm's machine with its limits in time, recovery, and the severity.
+
+    Returns whether an alarm ended here whose remains are to become normal.
+    """
     more = marks[p.marks_more_at : p.marks_more_at + at.MARKS_MORE]
     if score > threshold:
         if more[at.TOO_HIGH] == 0:
@@ -351,22 +427,44 @@ def advance(p: Any, v: Vector, marks: Marks, time_ns: int, score: float, thresho
     was = marks[at.PHASE]
     since = more[at.BELOW_SINCE] if was == alarm.CLEARING else time_ns
     may_close = time_ns - since >= p.clear_ns
+    quiet = score < p.clear_ratio * threshold
+    recovers = False
+    if p.recovers:
+        opener = marks[p.marks_more_at + at.OPENER]
+        if not alarm.is_on(was):
+            opener = int(work[p.fired_at])
+        kind = v[p.scorers_at + opener * at.MORE + at.MORE_KIND]
+        recovers = kind in (at.MEWMA, at.MEWMA_DIAGONAL)
+        if recovers and alarm.is_on(was):
+            quiet = not remains(p, v, work, fault, detect, marks)
     alarm.advance(
-        marks, score, threshold, p.needed, p.alarm_window, p.clear_ratio, p.clear_hold, p.refractory,
-        may_open, may_close,
+        marks, score > threshold, quiet, p.needed, p.alarm_window, p.clear_hold, p.refractory, may_open,
+        may_close,
     )  # fmt: skip
+    if p.recovers and alarm.is_on(marks[at.PHASE]) and not alarm.is_on(was):
+        marks[p.marks_more_at + at.OPENER] = int(work[p.fired_at])
+        marks[p.marks_more_at + at.OPEN_STEPS] = 0
+        for i in range(p.channels):
+            detect[p.recovery_at + i] = 0.0
+        if recovers:
+            remains(p, v, work, fault, detect, marks)
     more[at.BELOW_SINCE] = since if marks[at.PHASE] == alarm.CLEARING else 0
     if not alarm.is_on(marks[at.PHASE]):
         if alarm.is_on(was):
             more[at.CLOSED] = 1
             more[at.CLOSED_AT] = time_ns
         more[at.SEVERITY] = 0
-        return
+        if recovers and p.rebase > 0 and alarm.is_on(was) and score > threshold:
+            marks[p.marks_more_at + at.REBASE_LEFT] = p.rebase
+            marks[at.WARM] = p.rebase
+            return True
+        return False
     reached = 1
     for k in range(p.severities):
         if score >= v[p.severity_at + k] * threshold:
             reached = k + 2
     more[at.SEVERITY] = max(more[at.SEVERITY], reached)
+    return False
 
 
 @jit

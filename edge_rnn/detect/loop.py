@@ -165,8 +165,8 @@ def _default(network_step: StepFunction) -> Callable[..., None]:
                 limit = stages.limit(p, detect, marks)
                 numbers[0], numbers[1] = score, limit
                 alarm.advance(
-                    marks, score, limit, p.needed, p.alarm_window, p.clear_ratio, p.clear_hold, p.refractory,
-                    may_open=True, may_close=True,
+                    marks, score > limit, score < p.clear_ratio * limit, p.needed, p.alarm_window,
+                    p.clear_hold, p.refractory, may_open=True, may_close=True,
                 )  # fmt: skip
                 if alarm.is_on(marks[at.PHASE]):
                     marks[at.FROZEN] += 1

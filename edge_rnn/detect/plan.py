@@ -47,11 +47,11 @@ _INTEGERS = (
     "horizons", "heads", "gaussian", "rings", "longest", "severities", "points", "late_is_fault",
     "horizons_at", "scales_at", "running_at", "features_at", "severity_at", "points_at", "bands_at",
     "scorers_at", "more_at", "marks_more_at", "utc_offset", "pending_ns", "clear_ns", "refractory_ns",
-    "peak_hold",
+    "peak_hold", "recovers", "rebase", "recovery_at",
 )  # fmt: skip
 _FLOATS = (
     "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",
-    "clear_ratio", "soft_clip", "running_memory", "running_start", "peak_decay", "band",
+    "clear_ratio", "soft_clip", "running_memory", "running_start", "peak_decay", "band", "recovery",
 )  # fmt: skip
 PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
 
@@ -94,9 +94,9 @@ class Plan:
         more_at, marks_more_at = detect, marks
         if self.general:
             detect += more.detect_size
-            marks += at.MARKS_MORE
+            marks += more.marks_size
         self.scorer_names = scorer_names(spec)
-        self.work_size = (at.GENERAL_VECTORS + 2 * len(spec.horizons)) * c + scorers + 1
+        self.work_size = (at.GENERAL_VECTORS + at.FROM_HORIZON * len(spec.horizons)) * c + 2 * scorers + 1
         detect_at = 4 * self.layout.core_size
         marks_at = detect_at + 8 * detect
         self.dtype: np.dtype[np.void] = np.dtype(
@@ -191,7 +191,7 @@ def scorer_names(spec: DetectorSpec) -> tuple[str, ...]:
     names: list[str] = []
     for s in spec.scorers:
         name = f"{s.source} {s.kind}"
-        if len(spec.horizons) > 1 and s.source in ("residual", "nll"):
+        if len(spec.horizons) > 1 and s.source in ("residual", "nll", "self_scaled"):
             name = f"{name} +{spec.horizons[s.horizon]}"
         if s.side != "both":
             name = f"{name} {s.side}"

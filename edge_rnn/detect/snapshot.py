@@ -93,7 +93,8 @@ def _check(plan: Plan, row: NDArray[np.void]) -> None:
     window = plan.spec.threshold.window if plan.spec.threshold.kind == "dspot" else 0
     counter = 2**62
     limits = {
-        at.STEPS: counter, at.WARM: plan.spec.warmup, at.SPOKEN: 1, at.PHASE: CLEARING,
+        at.STEPS: counter, at.WARM: max(plan.spec.warmup, plan.spec.alarm.rebase), at.SPOKEN: 1,
+        at.PHASE: CLEARING,
         at.HISTORY: (1 << plan.spec.alarm.window) - 1, at.CLEARING_STEPS: counter,
         at.REFRACTORY: plan.spec.alarm.refractory, at.FROZEN: counter, at.RING_AT: max(window - 1, 0),
         at.RING_FILL: window, at.COUNT: counter, at.EXCESSES: counter,
@@ -105,6 +106,11 @@ def _check(plan: Plan, row: NDArray[np.void]) -> None:
             general + at.AGE: counter, general + at.HAS_BEFORE: 1, general + at.PEAK_AGE: counter,
             general + at.TOO_HIGH: 1, general + at.CLOSED: 1, general + at.SEVERITY: severest,
         }  # fmt: skip
+        if plan.spec.alarm.recovery > 0:
+            limits |= {
+                general + at.OPENER: len(plan.spec.scorers) - 1, general + at.OPEN_STEPS: counter,
+                general + at.REBASE_LEFT: plan.spec.alarm.rebase,
+            }  # fmt: skip
     heads_fit = all(0 <= marks[k] <= limit for k, limit in limits.items())
     channels = marks[at.MARKS_HEAD : general].reshape(at.CHANNEL_MARKS, plan.channels).copy()
     channels[at.HEARD_AT] = 0

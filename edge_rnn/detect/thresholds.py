@@ -83,6 +83,8 @@ def export_obstacles(spec: DetectorSpec, features: Sequence[str] = ()) -> tuple[
         "threshold.peak_hold": t.peak_hold > 0,
         "an alarm's limits in seconds": alarm.pending_ns + alarm.clear_ns + alarm.refractory_ns > 0,
         "alarm.severity": bool(alarm.severity),
+        "alarm.recovery": alarm.recovery > 0,
+        "a scorer's group": any(s.group for s in spec.scorers),
     }
     reasons += [f"{what}: not in the C runtime yet; leave it out" for what, used in missing.items() if used]
     return tuple(reasons)

@@ -61,6 +61,15 @@ def test_drift_is_found_where_the_level_wanders_and_nowhere_else() -> None:
     assert drifting([recording(x)]) == (False, True, True, False, False, False)
 
 
+def test_the_smooth_rule_finds_what_hardly_moves_from_step_to_step() -> None:
+    rng = np.random.default_rng(0)
+    walk, noise = np.cumsum(rng.normal(size=400)), rng.normal(size=400)
+    x = np.stack([walk, noise, np.full(400, 3.0), walk + 10 * noise], axis=1)
+    x[5, 0] = np.nan
+    assert drifting([recording(x)], "smooth")[:3] == (True, False, False)
+    assert drifting([recording(x[:10])], "smooth") == (False,) * 4
+
+
 def test_drift_of_too_few_or_missing_rows_is_no_drift() -> None:
     assert drifting([recording(np.arange(19.0)[:, None])]) == (False,)
     x = np.arange(100.0)[:, None].copy()

@@ -204,6 +204,8 @@ class GeneralTwin(Twin):
         self.peak_score, self.peak_age = 0.0, 0
         self.high_since = self.below_since = self.closed_at = None
         self.severity = 0
+        self.rebase_left = 0
+        self.opener: Chart | None = None
 
     def network(self, z: list[float]) -> list[float]:
         return super().network(z + self.features)
@@ -274,8 +276,32 @@ class GeneralTwin(Twin):
             if self.tail[2] >= 4:
                 self.tail[0] = self.tail_value(self.tail[2])
 
-    def alarm_at(self, time: int, score: float, limit: float) -> None:
+    def left(self, faulty: list[bool]) -> bool:
+        """Whether enough of the event is left in its own direction."""
+        chart = self.opener
+        s, w = chart.spec, chart.spec.precision
+        d = []
+        for i in range(self.c):
+            one = 0.0 if faulty[i] else chart.z[i] - chart.center[i]
+            d.append(0.0 if (s.side == "up" and one < 0) or (s.side == "down" and one > 0) else one)
+        self.open_steps += 1
+        self.event = [m + (one - m) / self.open_steps for m, one in zip(self.event, d, strict=True)]
+        left = whole = 0.0
+        for i in range(self.c):
+            inner = 0.0
+            if s.kind == "mewma":
+                for j in range(self.c):
+                    inner += w[i * self.c + j] * self.event[j]
+            else:
+                inner = w[i] * self.event[i]
+            left += d[i] * inner
+            whole += self.event[i] * inner
+        return not left < self.spec.alarm.recovery * whole
+
+    def alarm_at(self, time: int, score: float, limit: float, faulty: list[bool], best: int) -> bool:
+        """Returns whether what is left of an alarm that ends here is to become normal."""
         a = self.spec.alarm
+        able = ("mewma", "mewma_diagonal") if a.recovery else ()
         if not score > limit:
             self.high_since = None
         elif self.high_since is None:
@@ -285,7 +311,8 @@ class GeneralTwin(Twin):
         was = self.phase
         self.history = [*self.history, score > limit][-a.window :]
         if was in ("anomaly", "clearing"):
-            if not score < a.clear_ratio * limit:
+            recovers = self.opener is not None and self.opener.spec.kind in able
+            if self.left(faulty) if recovers else not score < a.clear_ratio * limit:
                 self.phase = "anomaly"
             else:
                 if was != "clearing":
@@ -295,6 +322,10 @@ class GeneralTwin(Twin):
                 if self.clearing > a.clear_hold and time - self.below_since >= a.clear_ns:
                     self.phase, self.history, self.pause = "normal", [], a.refractory
                     self.closed_at = time
+                    if recovers and a.rebase and score > limit:
+                        self.severity = 0
+                        self.rebase_left = self.warm = a.rebase
+                        return True
         else:
             hits = sum(self.history)
             if self.pause:
@@ -303,11 +334,16 @@ class GeneralTwin(Twin):
             else:
                 opens = hits >= a.needed and waited and not paused
             self.phase = "anomaly" if opens else "pending" if hits else "normal"
+            if opens and best != 255:
+                self.opener, self.event, self.open_steps = self.charts[best], [0.0] * self.c, 0
+                if self.opener.spec.kind in able:
+                    self.left(faulty)
         if self.phase not in ("anomaly", "clearing"):
             self.severity = 0
-            return
+            return False
         reached = 1 + max((k + 1 for k, m in enumerate(a.severity) if score >= m * limit), default=0)
         self.severity = max(self.severity, reached)
+        return False
 
     def conditioned(self, i: int, scaled: float) -> tuple[float, float]:
         """The value of a good reading, soft and hard limits applied, and with the hard one alone."""
@@ -407,6 +443,10 @@ class GeneralTwin(Twin):
                 score = self.said[spec.alarm_class]
             else:
                 score, parts, best, ones = self.scored(sources, faulty)
+            if warm and self.rebase_left:
+                chart, n = self.opener, spec.alarm.rebase - self.rebase_left + 1
+                chart.center = [m + (z - m) / n for m, z in zip(chart.center, chart.z, strict=True)]
+                self.rebase_left -= 1
             if warm == 0:
                 if spec.threshold.peak_hold:
                     score = self.peak(score)
@@ -414,7 +454,7 @@ class GeneralTwin(Twin):
                 out["score"], out["threshold"], out["scorer"] = score, limit, best
                 if spec.probability.scores:
                     out["probability"] = 1.0 - exceeded(score, spec.probability)
-                self.alarm_at(time, score, limit)
+                out["accepted"] = self.alarm_at(time, score, limit, faulty, best)
                 if self.phase in ("anomaly", "clearing"):
                     self.frozen += 1
                     calm = False
@@ -469,7 +509,8 @@ class GeneralTwin(Twin):
         return 0.0
 
     def source(self, scorer: Any, sources: dict[Any, list[float]]) -> list[float]:
-        key = (scorer.source, scorer.horizon) if scorer.source in ("residual", "nll") else scorer.source
+        ahead = scorer.source in ("residual", "nll", "self_scaled")
+        key = (scorer.source, scorer.horizon) if ahead else scorer.source
         return sources[key]
 
     def compare(
@@ -478,7 +519,7 @@ class GeneralTwin(Twin):
         spec, c = self.spec, self.c
         scales = spec.residual_scale or (1.0,) * (c * len(spec.horizons))
         for k, part in enumerate(said):
-            residuals, nlls = [], []
+            residuals, nlls, sizes = [], [], []
             for i in range(c):
                 z, log_scale, scale = seen[i] - part[i], 0.0, 1.0
                 if spec.scale_head != "none":
@@ -486,6 +527,7 @@ class GeneralTwin(Twin):
                     scale = exp(log_scale)
                     z = z / scale
                 z = clip(z, 1e6)
+                sizes.append(abs(z))
                 likely = 0.5 * (z * z) if spec.scale_head == "gaussian" else abs(z)
                 nlls.append(clip(likely + log_scale, 1e6))
                 residuals.append(clip(z / scales[k * c + i], 1e6))
@@ -496,6 +538,7 @@ class GeneralTwin(Twin):
                     if present[i] and math.isfinite(x[i]):
                         out["residual"][i] = x[i] - value
             sources["residual", k], sources["nll", k] = residuals, nlls
+            sources["self_scaled", k] = sizes
 
     def scored(self, sources: dict, faulty: list[bool]) -> tuple[float, list[float], int, list[float]]:
         found, ones = [], []
@@ -506,9 +549,11 @@ class GeneralTwin(Twin):
             if chart.tail:
                 value = chart.tail.surprise(ones[-1] if chart.spec.tail.kind == "stream" else value)
             found.append((value * chart.spec.weight, parts, n))
-        total = 0.0
-        for value, _, _ in found:
-            total += value
+        totals: dict[int, float] = {}
+        for value, _, n in found:
+            group = self.charts[n].spec.group
+            totals[group] = totals.get(group, 0.0) + value
+        total = max(totals.values())
         best = max(found, key=lambda f: f[0])
         return (total if self.spec.combine == "sum" else best[0]), best[1], best[2], ones
 

@@ -37,7 +37,8 @@ TABLE = TableSpec(scores=(0.3, 1.0, 4.0), exceed=(0.5, 0.1, 0.01))
 @st.composite
 def scorers(draw: st.DrawFn, c: int, horizons: int, scale_head: str, seed: int) -> ScorerSpec:
     kind = draw(st.sampled_from(SCORER_KINDS))
-    sources = ["residual", "residual", "input", "difference"] + ([] if scale_head == "none" else ["nll"])
+    sources = ["residual", "residual", "input", "difference"]
+    sources += [] if scale_head == "none" else ["nll", "self_scaled"]
     source = draw(st.sampled_from(sources))
     tail = draw(
         st.sampled_from(
@@ -49,10 +50,11 @@ def scorers(draw: st.DrawFn, c: int, horizons: int, scale_head: str, seed: int) 
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     more: dict = {
-        "horizon": draw(st.integers(0, horizons - 1)) if source in ("residual", "nll") else 0,
+        "horizon": draw(st.integers(0, horizons - 1)) if source in ("residual", "nll", "self_scaled") else 0,
         "side": draw(st.sampled_from(["both", "up", "down"])), "tail": tail,
         "weight": draw(st.sampled_from([1.0, 0.5])), "learn": draw(st.sampled_from(["calm", "always"])),
         "memory": draw(st.sampled_from([2, 10])), "slack": 0.25, "cap": 6.0,
+        "group": draw(st.sampled_from([0, 0, 3])),
     }  # fmt: skip
     if kind in ("mewma", "ewma_z"):
         return scorer(c, kind, source, seed, **more)
@@ -98,12 +100,19 @@ def models(draw: st.DrawFn, c: int) -> Model:
         clear_ns=draw(st.sampled_from([0, 3 * SECOND])), refractory_ns=draw(st.sampled_from([0, 5 * SECOND])),
         severity=draw(st.sampled_from([(), (1.0, 1.5), (2.0,)])),
     )  # fmt: skip
+    recovers = draw(st.booleans())
     detector = msgspec.structs.replace(
         base, horizons=ahead, scale_head=head, condition=condition, guard=guard, threshold=threshold,
         alarm=alarm, probability=draw(st.sampled_from([TableSpec(), TABLE])),
         residual_scale=draw(st.sampled_from([(), tuple(0.5 + i for i in range(c * len(ahead)))])),
         scorers=tuple(draw(scorers(c, len(ahead), head, i)) for i in range(draw(st.integers(1, 3)))),
     )  # fmt: skip
+    able = any(s.kind in ("mewma", "mewma_diagonal") for s in detector.scorers)
+    if recovers and able and base.kind != "classify":
+        alarm = msgspec.structs.replace(
+            alarm, recovery=draw(st.sampled_from([0.3, 0.9])), rebase=draw(st.sampled_from([0, 1, 3]))
+        )
+        detector = msgspec.structs.replace(detector, alarm=alarm)
     features = tuple(draw(st.permutations([*TIME_FEATURES, "difference:x0"])))[: draw(st.integers(0, 8))]
     outputs = c * len(ahead) * (1 if head == "none" else 2)
     return model(c, detector, outputs=outputs, features=features)
@@ -218,6 +227,7 @@ def test_what_c_lacks_is_named() -> None:
         "spot": {"threshold": ThresholdSpec(kind="spot", value=1.0)},
         "peak_hold": {"threshold": ThresholdSpec(kind="fixed", value=1.0, peak_hold=3)},
         "seconds": {"alarm": AlarmSpec(clear_ns=1)}, "severity": {"alarm": AlarmSpec(severity=(2.0,))},
+        "recovery": {"alarm": AlarmSpec(recovery=0.3)}, "group": {"scorers": (replaced(s, group=1),)},
     }.items():  # fmt: skip
         (reason,) = export_obstacles(replaced(base, **more))
         assert word in reason
