@@ -12,6 +12,7 @@ what has them.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -107,13 +108,23 @@ class _Server(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One connection, then its place is free again."""
+        # A socket's timeout begins anew with each byte; this one does not.
+        end = threading.Timer(PATIENCE_S, _hang_up, (request,))
+        end.daemon = True
         try:
+            end.start()
             super().process_request_thread(request, client_address)
         finally:
+            end.cancel()
             self.places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is no news; nothing here may write to the daemon's log."""
+
+
+def _hang_up(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_rnn.errors import ConfigError
+from edge_rnn.service import http as http_server
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.http import MOST_AT_ONCE, STALLED_S, HttpServer, answers
 from edge_rnn.service.metrics import Facts, Latest, exposition
@@ -134,6 +135,25 @@ def test_hostile_bytes_and_slow_clients_take_nothing_from_others(server: HttpSer
         return False
 
     wait_for(served, "an answer after the crowd has gone")
+
+
+def test_clients_that_send_a_byte_now_and_then_lose_their_places(server: HttpServer, monkeypatch) -> None:
+    monkeypatch.setattr(http_server, "PATIENCE_S", 0.5)
+    with contextlib.ExitStack() as stack:
+        drips = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+            for _ in range(MOST_AT_ONCE)
+        ]
+
+        def served() -> bool:
+            for drip in drips:
+                with contextlib.suppress(OSError):
+                    drip.send(b"G")
+            with contextlib.suppress(http.client.HTTPException, OSError):
+                return get(server.port, "/healthz")[0] == 200
+            return False
+
+        wait_for(served, "an answer in spite of clients that never end")
 
 
 def test_a_thousand_streams_are_one_text() -> None:
