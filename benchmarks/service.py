@@ -73,6 +73,12 @@ class Bare:
         while wanted:
             wanted -= len(list(self.packets()))
 
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
     def packets(self) -> Iterator[tuple[int, bytes]]:
         """What one receive call brings."""
         data = self.rest + self.socket.recv(1 << 17)
@@ -261,20 +267,20 @@ def daemon(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
 
 
 def echo(port: int, _folder: str, _qos: int, messages: int, say: Any) -> None:
-    bare = Bare(port, "echo", "bench/+/all")
-    say.send("ready")
-    seen, start = 0, 0.0
-    while seen < messages:
-        out = []
-        for kind, body in bare.packets():
-            if kind & 0xF0 == 0x30:
-                size = int.from_bytes(body[:2], "big")
-                out.append(publish("out/echo/score", body[2 + size :]))
-        if out and not seen:
-            start = cpu()
-        seen += len(out)
-        bare.socket.sendall(b"".join(out))
-    say.send((seen, cpu() - start))
+    with Bare(port, "echo", "bench/+/all") as bare:
+        say.send("ready")
+        seen, start = 0, 0.0
+        while seen < messages:
+            out = []
+            for kind, body in bare.packets():
+                if kind & 0xF0 == 0x30:
+                    size = int.from_bytes(body[:2], "big")
+                    out.append(publish("out/echo/score", body[2 + size :]))
+            if out and not seen:
+                start = cpu()
+            seen += len(out)
+            bare.socket.sendall(b"".join(out))
+        say.send((seen, cpu() - start))
 
 
 # ---- runs
@@ -284,7 +290,7 @@ def run(kind: Callable[..., None], port: int, qos: int, messages: int, drive: Ca
     """(messages, seconds of CPU) of one process while `drive` sends; and what `drive` gave."""
     with tempfile.TemporaryDirectory() as folder:
         here, there = mp.get_context("spawn").Pipe()
-        process = mp.get_context("spawn").Process(
+        process: Any = mp.get_context("spawn").Process(
             target=kind, args=(port, folder, qos, messages, there), daemon=True
         )
         process.start()
@@ -299,49 +305,53 @@ def run(kind: Callable[..., None], port: int, qos: int, messages: int, drive: Ca
         finally:
             process.kill()
             process.join()
+            process.close()
+            here.close()
+            there.close()
 
 
 def burst(port: int, qos: int, messages: int) -> None:
     """All as fast as the broker takes them; a window of 400 unacknowledged ones keeps QoS 1 from drops."""
-    bare = Bare(port, "sender")
-    step, index, waiting = 200, 0, 0
-    while index < messages:
-        block = [
-            publish(f"bench/m{i % STREAMS}/all", payload(i), i % 60000 + 1 if qos else 0)
-            for i in range(index, min(index + step, messages))
-        ]
-        bare.socket.sendall(b"".join(block))
-        index += len(block)
-        waiting += len(block) if qos else 0
-        while waiting > step:
-            waiting -= len(list(bare.packets()))
-        if not qos:
-            # A broker drops messages of QoS 0 that its receiver does not take in time.
-            time.sleep(0.004)
-    bare.socket.close()
+    with Bare(port, "sender") as bare:
+        step, index, waiting = 200, 0, 0
+        while index < messages:
+            block = [
+                publish(f"bench/m{i % STREAMS}/all", payload(i), i % 60000 + 1 if qos else 0)
+                for i in range(index, min(index + step, messages))
+            ]
+            bare.socket.sendall(b"".join(block))
+            index += len(block)
+            waiting += len(block) if qos else 0
+            # To the last one: a close with something unread would throw away what the broker has not read.
+            while waiting > (step if index < messages else 0):
+                waiting -= len(list(bare.packets()))
+            if not qos:
+                # A broker drops messages of QoS 0 that its receiver does not take in time.
+                time.sleep(0.004)
 
 
 def paced(port: int, messages: int, period: float) -> list[float]:
     """Seconds from the write of a message to the read of its answer, one every `period`."""
-    sender, receiver = Bare(port, "pace"), Bare(port, "back", "out/#", "edge-rnn/+/+/score")
-    receiver.socket.settimeout(5)
-    took: list[float] = []
-    due = time.perf_counter()
-    for index in range(messages):
-        due += period
-        while (left := due - time.perf_counter()) > 0:
-            time.sleep(left)
-        data = publish(f"bench/m{index % STREAMS}/all", payload(index))
-        start = time.perf_counter()
-        sender.socket.sendall(data)
-        while not [kind for kind, _ in receiver.packets() if kind & 0xF0 == 0x30]:
-            pass
-        took.append(time.perf_counter() - start)
-    return took
+    with Bare(port, "pace") as sender, Bare(port, "back", "out/#", "edge-rnn/+/+/score") as receiver:
+        receiver.socket.settimeout(5)
+        took: list[float] = []
+        due = time.perf_counter()
+        for index in range(messages):
+            due += period
+            while (left := due - time.perf_counter()) > 0:
+                time.sleep(left)
+            data = publish(f"bench/m{index % STREAMS}/all", payload(index))
+            start = time.perf_counter()
+            sender.socket.sendall(data)
+            while not [kind for kind, _ in receiver.packets() if kind & 0xF0 == 0x30]:
+                pass
+            took.append(time.perf_counter() - start)
+        return took
 
 
 def main(messages: int, runs: int, seconds: float) -> dict[str, Any]:
     """All figures, as medians over the runs."""
+    kind: Callable[..., None]
     costs: dict[str, list[float]] = {}
     delays: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
