@@ -71,8 +71,8 @@ def drifting(
 
     `blocks`: the longest recording is cut into ten blocks. A channel drifts if the standard deviation of the
     blocks' means is more than 1.5 times the mean standard deviation inside a block: a machine's temperature
-    that creeps up for an hour does, a vibration or a daily rhythm over weeks does not. Removing the level of a
-    channel that does not drift would hide slow faults, so the ratio is on the careful side.
+    that creeps up for an hour does, a vibration or a daily rhythm over weeks does not. Removing the level of
+    a channel that does not drift would hide slow faults, so the ratio is on the careful side.
 
     `smooth`: a channel drifts if the variance of its steps is less than 0.1 of that of independent readings,
     var(diff x) / (2 var x) < 0.1 (von Neumann's ratio), in the longest recording. It also finds a channel
