@@ -57,6 +57,7 @@ def train(
     name: str = "model",
     rows: int | None = None,
     features: Sequence[str] = (),
+    keep_test: bool = True,
     auto_s: float | None = None,
     checkpoint: Checkpoint | None = None,
     options: Options | None = None,
@@ -70,6 +71,7 @@ def train(
         name: of the model, letters for people.
         rows: use only the first so many rows of each table.
         features: what the network is given besides the channels, see `Model.features`.
+        keep_test: from many rows on keep some out of everything for the card's test, see `without_test`.
         auto_s: try several sizes for so many seconds and keep the smallest that is no worse (`choosing.py`).
         checkpoint: keeps a training over an interruption; not with auto_s.
         options: how to calibrate; its `condition` and `guard`, where None, are found in the readings.
@@ -87,7 +89,7 @@ def train(
     if auto_s is not None and checkpoint is not None:
         raise ConfigError("auto_s: several trainings have no one checkpoint; give one or the other")
     whole_data = prepare([tables] if isinstance(tables, Table) else tables, rows)
-    data, tails = without_test(whole_data)
+    data, tails = without_test(whole_data) if keep_test else (whole_data, [None] * len(whole_data.stretches))
     recordings = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
     unseen = held_back_from(data)
     scaler = scaling(recordings)
