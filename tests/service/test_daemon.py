@@ -80,12 +80,13 @@ class FakeLink:
 
 
 class Bench:
-    """A daemon on a bench: `now` is its clock."""
+    """A daemon on a bench: `now` is its clock, `jump` how far (ns) its wall clock was set."""
 
     def __init__(self, folder, environment=None, **changes) -> None:
         self.now = 100.0
+        self.jump = 0
         self.log = io.StringIO()
-        clock = Clock(lambda: self.now, lambda: START_NS * 2 + int(self.now * 1e9))
+        clock = Clock(lambda: self.now, lambda: START_NS * 2 + int(self.now * 1e9) + self.jump)
         self.config = write_config(folder, 1, **changes)
         self.daemon = Daemon(
             load_config(self.config),
