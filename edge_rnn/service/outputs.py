@@ -53,13 +53,26 @@ def number(value: float) -> str:
 
 def iso(time_ns: int) -> str:
     """ISO 8601 in UTC, with as many groups of three digits as are needed."""
-    seconds, rest = divmod(time_ns, _SECOND)
-    text = _to_the_second(seconds)
-    if not rest:
-        return f"{text}Z"
-    if rest % 1000:
-        return f"{text}.{rest:09d}Z"
-    return f"{text}.{rest // 1000:06d}Z" if rest % 1_000_000 else f"{text}.{rest // 1_000_000:03d}Z"
+    return isos((time_ns,))[0]
+
+
+def isos(times_ns: Iterable[int]) -> list[str]:
+    """`iso` for all of them; the second, which a burst has mostly in common, is made once in a row."""
+    found: list[str] = []
+    before, text = -1, ""
+    for time_ns in times_ns:
+        seconds, rest = divmod(time_ns, _SECOND)
+        if seconds != before or not text:
+            before, text = seconds, _to_the_second(seconds)
+        if not rest:
+            found.append(f"{text}Z")
+        elif rest % 1000:
+            found.append(f"{text}.{rest:09d}Z")
+        elif rest % 1_000_000:
+            found.append(f"{text}.{rest // 1000:06d}Z")
+        else:
+            found.append(f"{text}.{rest // 1_000_000:03d}Z")
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
@@ -180,8 +193,9 @@ class Outputs:
         new = tuple.__new__
         codes = 2 * records["status"].astype(np.int64) + records["alarm"]
         codes[records["status"] == _FAULT] = -2
+        times = records["time_ns"].tolist()
         columns = (
-            judged.streams, codes.tolist(), records["time_ns"].tolist(), records["step"].tolist(),
+            judged.streams, codes.tolist(), times, isos(times), records["step"].tolist(),
             records["score"].tolist(), records["threshold"].tolist(), records["share"].tolist(),
             records["expected"].tolist(), records["probability"].tolist(), records["band"].tolist(),
             records["scorer"].tolist(), records["severity"].tolist(),
@@ -191,7 +205,7 @@ class Outputs:
         states: list[Publication] = []
         changed: list[str] = []
         for index, (
-            stream, code, time_ns, step, score, threshold, share, expected, probability, band, scorer,
+            stream, code, time_ns, time, step, score, threshold, share, expected, probability, band, scorer,
             severity,
         ) in enumerate(zip(*columns, strict=True)):  # fmt: skip
             out = streams.get(stream)
@@ -210,7 +224,7 @@ class Outputs:
                 continue
             out.scored_ns = time_ns
             text = score_of(
-                iso(time_ns), time_ns, status, code & 1 == 1, step, score, threshold, channels(*share),
+                time, time_ns, status, code & 1 == 1, step, score, threshold, channels(*share),
                 channels(*expected), probability, channels(*band), scorers[scorer], severity,
             )  # fmt: skip
             scores.append((out.score, encode(text)))

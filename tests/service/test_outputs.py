@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_rnn.detect.verdict import Fault, Verdict
 from edge_rnn.service.health import DaemonCounters, encode
-from edge_rnn.service.outputs import Outputs, iso
+from edge_rnn.service.outputs import Outputs, iso, isos
 from edge_rnn.stream.types import Event
 
 S = 10**9
@@ -148,3 +148,15 @@ def test_health_has_no_number_that_json_lacks(value) -> None:
     assert said["a"] is None
     assert said["b"] == {"c": None, "d": 1}
     assert said["counters"]["messages"] == 3
+
+
+def test_times_of_a_burst_are_written_as_each_alone() -> None:
+    at = 1_763_700_000 * 10**9
+    steps = (0, 1, 10**3, 10**6, 5, 10**9, 10**9 + 120_000, -(10**9), 86_400 * 10**9, -at, 7 - at)
+    together = isos(at + step for step in steps)
+    assert together == [iso(at + step) for step in steps]
+    assert together[:4] == [
+        "2025-11-21T04:40:00Z", "2025-11-21T04:40:00.000000001Z", "2025-11-21T04:40:00.000001Z",
+        "2025-11-21T04:40:00.001Z",
+    ]  # fmt: skip
+    assert together[-2:] == ["1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000007Z"]
