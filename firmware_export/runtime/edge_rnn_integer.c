@@ -347,7 +347,7 @@ ERN_INLINE int32_t ern_times(int32_t factor, int32_t value)
 }
 #endif
 
-#if ERN_HAS_TABLE
+#if ERN_HAS_INTEGER_LSTM || ERN_HAS_INTEGER_GRU || ERN_HAS_TABLE && ERN_HAS_DSP || ERN_HAS_TABLE && ERN_HAS_MVE
 /* v limited to the numbers of `bits` bits. */
 ERN_INLINE int32_t ern_saturated(int32_t v, int32_t bits)
 {
@@ -365,7 +365,9 @@ ERN_INLINE int32_t ern_saturated(int32_t v, int32_t bits)
 #endif
     return (v > most) ? most : ((v < (-most - 1)) ? (-most - 1) : v);
 }
+#endif
 
+#if ERN_HAS_TABLE
 /* v in steps of 2^-bits of the table's, a line drawn between two entries; for v < 0 all bits are inverted, on
  * the way in and out. */
 #if ERN_HAS_DOT4 && !ERN_HAS_DSP && !ERN_HAS_MVE
