@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_rnn.core import fields as at
 from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.entries import DONE, MANY
+from edge_rnn.core.float16 import Weights
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop, for_kernel, numbers
@@ -36,9 +37,11 @@ class StepperBatch:
         model: the network.
         n: streams, numbered from 0.
         numeric, lanes, library: as `Stepper`.
+        weights: as `Stepper`, with the same bits. A batch keeps the rounded weights as float32, because it
+            reads each once for many streams: this is for streams that a `Stepper` with "f16" goes on with.
 
     Raises:
-        ValueError: n < 1, or `numeric` or `lanes` unknown.
+        ValueError: n < 1, or as `Stepper`.
         LibraryError: as `Stepper`.
     """
 
@@ -49,10 +52,12 @@ class StepperBatch:
         numeric: Numeric = "auto",
         lanes: int | None = None,
         library: LibraryLike | None = None,
+        weights: Weights = "f32",
     ) -> None:
         if n < 1:
             raise ValueError(f"n: expected at least one stream, got {n}")
-        self._loop = StepLoop(model, numeric, lanes, library, MANY)
+        self._loop = StepLoop(model, numeric, lanes, library, MANY, weights)
+        model = self._loop.model
         self._layout = self._loop.layout
         self._states = self._loop.at_rest(n)
         self._steps = np.zeros(n, np.uint64)
@@ -76,7 +81,7 @@ class StepperBatch:
 
     @property
     def model(self) -> Model:
-        """The model given."""
+        """The model given; with weights="f16", with its weights rounded."""
         return self._loop.model
 
     @property

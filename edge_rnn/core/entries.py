@@ -49,6 +49,8 @@ class Backend(Protocol):
 DRIVE = Entry("drive", "edge_rnn.core.kernels", "drive", 2)
 MANY = Entry("many", "edge_rnn.core.many", "many", 4)
 ENTRIES = (DRIVE, MANY)
+# Of float16 weights; compiled where it is used and in no library, whose weights are float32.
+DRIVE_HALF = Entry("drive_half", "edge_rnn.core.kernels", "drive_half", 2)
 
 # What the functions answer besides counts and indices: done; or the input is not what the table says; or
 # (less t) no row has the number given at t.

@@ -220,6 +220,26 @@ def probe(triple: str, cpu: str, features: str) -> Target:
     return Target(fused="fmaf" not in assembly, lanes=16 if "zmm" in assembly else 8, cpu=cpu)
 
 
+_WIDEN = """
+define <16 x float> @probe(<16 x half> %a) {
+  %r = fpext <16 x half> %a to <16 x float>
+  ret <16 x float> %r
+}
+"""
+
+
+@functools.cache
+def widens_halves() -> bool:
+    """Whether this process's target has an instruction for float16 to float32; else LLVM calls a library."""
+    from llvmlite import binding as llvm
+    from numba.core.registry import cpu_target
+
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=2)
+    assembly = machine.emit_assembly(llvm.parse_assembly(_WIDEN))
+    return "extendhfsf2" not in assembly and "h2f" not in assembly
+
+
 def numeric_class(numeric: Numeric) -> bool:
     """True for class F (fused multiply-add), False for U; "auto" is F where the target has it.
 

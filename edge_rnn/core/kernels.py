@@ -1,8 +1,9 @@
 """The cells, the head, one step, and the loop over steps or rows: allocation-free, called by address.
 
 Every function takes constants, state, scratch, input, output in this order, as int64 addresses. One
-kernel per cell with all sizes from the plan: nothing is compiled per model. `kernels(lanes, fused)`
-makes the functions for one vector width and numeric class; both are constants of the code.
+kernel per cell with all sizes from the plan: nothing is compiled per model. `kernels(lanes, fused, half)`
+makes the functions for one vector width, numeric class and kind of weights; these are constants of the code.
+Weights that are float16 (half) are widened when they are loaded; nothing else differs.
 
 **Order of every sum** (the bits depend on it, the vector width does not enter it): for a unit and a gate,
 chain A starts with the bias, takes the input rows, then the even rows of h; chain B starts with +0 and
@@ -47,6 +48,7 @@ class Kernels:
     Attributes:
         lanes: units per block; pack the model with the same number.
         fused: class F, else U.
+        half: weights are float16; pack the model so.
         key: digest of everything that decides this code; put it into the key of code that calls `step`.
         step: step(plan, weights, state, scratch, x) for use in other jitted code. x float32 (I,), finite;
             updates h and c in the state row and writes y (O,) at its place in the row.
@@ -59,6 +61,7 @@ class Kernels:
 
     lanes: int
     fused: bool
+    half: bool
     key: str
     step: StepFunction
     drive: EntryPoint
@@ -69,8 +72,11 @@ def _sources() -> str:
     return source_digest(__file__, *(str(m.__file__) for m in modules))
 
 
-def _build_step(lanes: int, fused: bool) -> StepFunction:
+def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
     N = lanes
+    # Bytes of a weight, and of a vector of them.
+    B = 2 if half else 4
+    V = B * N
     store, store_float, load_float, load_int, tree = (
         simd.store, simd.store_float, simd.load_float, simd.load_int, simd.tree,
     )  # fmt: skip
@@ -82,6 +88,9 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
     )  # fmt: skip
     wide = simd.vector_access(16)
     load16, spread16, zero16 = wide.load, wide.spread, wide.zero
+    instruction = half and jit_module.widens_halves()
+    weight = simd.half_load(lanes, instruction) if half else load
+    weight16 = simd.half_load(16, instruction) if half else load16
 
     @jit
     def rnn(
@@ -92,15 +101,15 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
             b = zero()
             w += 4 * N
             for j in range(n_x):
-                a = fma(splat(x, j), load(w, 0), a)
-                w += 4 * N
+                a = fma(splat(x, j), weight(w, 0), a)
+                w += V
             for k in range(0, n_h - 1, 2):
-                a = fma(splat(h, k), load(w, 0), a)
-                b = fma(splat(h, k + 1), load(w, N), b)
-                w += 8 * N
+                a = fma(splat(h, k), weight(w, 0), a)
+                b = fma(splat(h, k + 1), weight(w, N), b)
+                w += 2 * V
             if n_h & 1:
-                a = fma(splat(h, n_h - 1), load(w, 0), a)
-                w += 4 * N
+                a = fma(splat(h, n_h - 1), weight(w, 0), a)
+                w += V
             z = add(a, b)
             if is_relu:
                 store(new_h, block * N, relu(z))
@@ -117,30 +126,30 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
             w += 16 * N
             for j in range(n_x):
                 v = splat(x, j)
-                i = fma(v, load(w, 0), i)
-                f = fma(v, load(w, N), f)
-                g = fma(v, load(w, 2 * N), g)
-                o = fma(v, load(w, 3 * N), o)
-                w += 16 * N
+                i = fma(v, weight(w, 0), i)
+                f = fma(v, weight(w, N), f)
+                g = fma(v, weight(w, 2 * N), g)
+                o = fma(v, weight(w, 3 * N), o)
+                w += 4 * V
             for k in range(0, n_h - 1, 2):
                 v = splat(h, k)
-                i = fma(v, load(w, 0), i)
-                f = fma(v, load(w, N), f)
-                g = fma(v, load(w, 2 * N), g)
-                o = fma(v, load(w, 3 * N), o)
+                i = fma(v, weight(w, 0), i)
+                f = fma(v, weight(w, N), f)
+                g = fma(v, weight(w, 2 * N), g)
+                o = fma(v, weight(w, 3 * N), o)
                 v = splat(h, k + 1)
-                ib = fma(v, load(w, 4 * N), ib)
-                fb = fma(v, load(w, 5 * N), fb)
-                gb = fma(v, load(w, 6 * N), gb)
-                ob = fma(v, load(w, 7 * N), ob)
-                w += 32 * N
+                ib = fma(v, weight(w, 4 * N), ib)
+                fb = fma(v, weight(w, 5 * N), fb)
+                gb = fma(v, weight(w, 6 * N), gb)
+                ob = fma(v, weight(w, 7 * N), ob)
+                w += 8 * V
             if n_h & 1:
                 v = splat(h, n_h - 1)
-                i = fma(v, load(w, 0), i)
-                f = fma(v, load(w, N), f)
-                g = fma(v, load(w, 2 * N), g)
-                o = fma(v, load(w, 3 * N), o)
-                w += 16 * N
+                i = fma(v, weight(w, 0), i)
+                f = fma(v, weight(w, N), f)
+                g = fma(v, weight(w, 2 * N), g)
+                o = fma(v, weight(w, 3 * N), o)
+                w += 4 * V
             i, f, g, o = gate(add(i, ib)), gate(add(f, fb)), tanh(add(g, gb)), gate(add(o, ob))
             new_c = fma(f, load(c, block * N), mul(i, g))
             store(c, block * N, new_c)
@@ -154,26 +163,26 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
             w += 16 * N
             for j in range(n_x):
                 v = splat(x, j)
-                r = fma(v, load(w, 0), r)
-                z = fma(v, load(w, N), z)
-                nx = fma(v, load(w, 2 * N), nx)
-                w += 12 * N
+                r = fma(v, weight(w, 0), r)
+                z = fma(v, weight(w, N), z)
+                nx = fma(v, weight(w, 2 * N), nx)
+                w += 3 * V
             for k in range(0, n_h - 1, 2):
                 v = splat(h, k)
-                r = fma(v, load(w, 0), r)
-                z = fma(v, load(w, N), z)
-                nh = fma(v, load(w, 2 * N), nh)
+                r = fma(v, weight(w, 0), r)
+                z = fma(v, weight(w, N), z)
+                nh = fma(v, weight(w, 2 * N), nh)
                 v = splat(h, k + 1)
-                rb = fma(v, load(w, 3 * N), rb)
-                zb = fma(v, load(w, 4 * N), zb)
-                nb = fma(v, load(w, 5 * N), nb)
-                w += 24 * N
+                rb = fma(v, weight(w, 3 * N), rb)
+                zb = fma(v, weight(w, 4 * N), zb)
+                nb = fma(v, weight(w, 5 * N), nb)
+                w += 6 * V
             if n_h & 1:
                 v = splat(h, n_h - 1)
-                r = fma(v, load(w, 0), r)
-                z = fma(v, load(w, N), z)
-                nh = fma(v, load(w, 2 * N), nh)
-                w += 12 * N
+                r = fma(v, weight(w, 0), r)
+                z = fma(v, weight(w, N), z)
+                nh = fma(v, weight(w, 2 * N), nh)
+                w += 3 * V
             r, z = gate(add(r, rb)), gate(add(z, zb))
             n = tanh(fma(r, add(nh, nb), nx))
             store(new_h, block * N, fma(z, sub(load(h, block * N), n), n))
@@ -184,9 +193,9 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
         for o in range(columns):
             sums = zero16()
             for k in range(0, rows16, 16):
-                sums = fma(load16(row, k), load16(x, k), sums)
+                sums = fma(weight16(row, k), load16(x, k), sums)
             store_float(y, o, tree(sums) + load_float(w, o))
-            row += 4 * rows16
+            row += B * rows16
 
     @inlined
     def fill_padding(y: Address, columns: int) -> None:
@@ -280,21 +289,24 @@ def _build_step(lanes: int, fused: bool) -> StepFunction:
 
 
 @functools.cache
-def kernels(lanes: int, fused: bool) -> Kernels:
+def kernels(lanes: int, fused: bool, half: bool = False) -> Kernels:
     """The kernels for vectors of `lanes` float32 in class F (fused) or U; built once per process.
+
+    Args:
+        lanes, fused, half: see `Kernels`.
 
     Raises:
         ValueError: `lanes` is not 4, 8 or 16.
     """
     if lanes not in (4, 8, 16):
         raise ValueError(f"lanes: expected 4, 8 or 16, got {lanes}")
-    step = _build_step(lanes, fused)
+    step = _build_step(lanes, fused, half)
     # Part of this loop, small networks take a sixth less time; the detector's loop would lose by it.
     step_inside = inlined(cast(Any, step).__wrapped__)
     load_word, load_int, load_float, load_double, store_float, store_word = (
         simd.load_word, simd.load_int, simd.load_float, simd.load_double, simd.store_float, simd.store_word,
     )  # fmt: skip
-    key = f"lanes={lanes} fused={fused} sources={_sources()}"
+    key = f"lanes={lanes} fused={fused} half={half} sources={_sources()}"
 
     def drive(table: Address, array: Address) -> int:
         plan, weights, scratch = (
@@ -336,9 +348,14 @@ def kernels(lanes: int, fused: bool) -> Kernels:
     probe[at.SCRATCH_AT] = probe[at.WORDS :].ctypes.data
     probe[at.XS_AT] = probe[at.WORDS :].ctypes.data
     entry = EntryPoint(drive, "int64(int64, int64)", key, probe, DONE, (0,))
-    return Kernels(lanes, fused, key, step, entry)
+    return Kernels(lanes, fused, half, key, step, entry)
 
 
 def drive(lanes: int, fused: bool) -> EntryPoint:
     """The loop over steps or rows for one vector width and numeric class."""
     return kernels(lanes, fused).drive
+
+
+def drive_half(lanes: int, fused: bool) -> EntryPoint:
+    """The same for float16 weights."""
+    return kernels(lanes, fused, half=True).drive

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from edge_rnn.core import fields as at
 from edge_rnn.core.backend import LibraryLike, backend
 from edge_rnn.core.digest import weights_digest
-from edge_rnn.core.entries import DRIVE, Entry
+from edge_rnn.core.entries import DRIVE, DRIVE_HALF, Entry
+from edge_rnn.core.float16 import Weights, rounded
 from edge_rnn.core.header import readable
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import address, aligned
@@ -63,6 +64,11 @@ class StepLoop:
         lanes: vector width (4, 8, 16); None takes the one that suits the target. No bit depends on it.
         library: compiled functions from there, see `backend`; None compiles them here.
         entry: the function that `drive` is.
+        weights: "f16" rounds the weights to float16; `model` is then the rounded one. They are kept as such
+            for `DRIVE`; tiles read each weight once for many streams and keep them as float32.
+
+    Raises:
+        ValueError: `weights` is none of these or comes with a library, or a weight is too large for float16.
     """
 
     def __init__(
@@ -72,14 +78,24 @@ class StepLoop:
         lanes: int | None = None,
         library: LibraryLike | None = None,
         entry: Entry = DRIVE,
+        weights: Weights = "f32",
     ) -> None:
+        if weights not in ("f32", "f16"):
+            raise ValueError(f'weights: expected "f32" or "f16", got {weights!r}')
+        if weights == "f16":
+            if library is not None:
+                raise ValueError(
+                    'weights: a library has float32 weights only; leave out library or use "f32"'
+                )
+            model = rounded(model)
         self.model = model
+        half = weights == "f16" and entry is DRIVE
         code = backend(model, numeric, lanes, library)
         self.fused = code.fused
-        self.packed = pack(model, code.lanes)
+        self.packed = pack(model, code.lanes, half)
         self.layout = self.packed.layout
         self.digest = weights_digest(model)
-        self.drive = code.code(entry)
+        self.drive = code.code(DRIVE_HALF if half else entry)
         self._scratch = aligned(1, self.packed.scratch_size)
         self._constants = np.zeros(at.WORDS, np.int64)
         self._constants[at.PLAN_AT] = address(self.packed.plan)

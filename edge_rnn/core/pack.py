@@ -12,6 +12,9 @@ them strictly forward, once a step. Units are padded to N with zeros, rows are n
 **Weights of a Linear and of a projection.** The biases padded to 16, then one row per output, padded to
 16: the order of the sum is 16 partial sums, whatever N is.
 
+**Weights of two bytes** (`float16.py`): all of these but the biases are float16 then. The arena stays one of
+float32 numbers, two of them in the place of one; there is an even number of them in every row.
+
 The plan's fields are named in `fields.py`. Plan and weights depend on N; neither is ever saved.
 """
 
@@ -64,7 +67,12 @@ def _layer_bias(layer: Recurrent) -> Float64:
     return np.vstack([both[:2], b_ih[2:], b_hh[2:]]) if layer.cell == "gru" else both
 
 
-def _pack_layer(layer: Recurrent, lanes: int) -> Float64:
+def _stored(weights: Float64, half: bool) -> Float32:
+    """Rounded to float32, or to float16 with two in the place of one."""
+    return weights.astype(np.float16).view(np.float32) if half else weights.astype(np.float32)
+
+
+def _pack_layer(layer: Recurrent, lanes: int, half: bool) -> Float32:
     """All blocks of one layer as one vector."""
     gates, hidden = len(_GATES[layer.cell]), layer.hidden_size
     blocks = -(-hidden // lanes)
@@ -80,8 +88,8 @@ def _pack_layer(layer: Recurrent, lanes: int) -> Float64:
         [
             np.concatenate(
                 [
-                    biases[:, b * lanes : (b + 1) * lanes].ravel(),
-                    units[:, b * lanes : (b + 1) * lanes].transpose(2, 0, 1).ravel(),
+                    biases[:, b * lanes : (b + 1) * lanes].ravel().astype(np.float32),
+                    _stored(units[:, b * lanes : (b + 1) * lanes].transpose(2, 0, 1).ravel(), half),
                 ]
             )
             for b in range(blocks)
@@ -89,7 +97,7 @@ def _pack_layer(layer: Recurrent, lanes: int) -> Float64:
     )
 
 
-def _pack_dense(weight: Float32, bias: Float32 | None) -> Float64:
+def _pack_dense(weight: Float32, bias: Float32 | None, half: bool) -> Float32:
     """Bias (padded to 16), then the rows (O, padded to 16), as one vector."""
     outputs, inputs = weight.shape
     b = np.zeros(padded(outputs))
@@ -97,22 +105,27 @@ def _pack_dense(weight: Float32, bias: Float32 | None) -> Float64:
         b[:outputs] = bias
     rows = np.zeros((outputs, padded(inputs)))
     rows[:, :inputs] = weight
-    return np.concatenate([b, rows.ravel()])
+    return np.concatenate([b.astype(np.float32), _stored(rows.ravel(), half)])
 
 
-def pack(model: Model, lanes: int) -> Packed:
+def pack(model: Model, lanes: int, half: bool = False) -> Packed:
     """The constants of `model` for vectors of `lanes` float32: 4, 8 or 16, or 1 for an export to C.
+
+    Args:
+        model: the network; with `half`, one whose weights are float16 already (`float16.rounded`).
+        lanes: N.
+        half: store weights as float16; not for N = 1.
 
     Raises:
         ValueError: another number of lanes.
     """
-    if lanes not in (1, 4, 8, 16):
+    if lanes not in ((4, 8, 16) if half else (1, 4, 8, 16)):
         raise ValueError(f"lanes: expected 1, 4, 8 or 16, got {lanes}")
     layout = StateLayout(model)
-    arena: list[Float64] = []
+    arena: list[Float32] = []
     size = 0
 
-    def add(values: Float64) -> int:
+    def add(values: Float32) -> int:
         nonlocal size
         start = size
         arena.append(np.pad(values, (0, padded(values.size) - values.size)))
@@ -121,8 +134,8 @@ def pack(model: Model, lanes: int) -> Packed:
 
     records: list[int] = []
     for layer, fields in zip(model.layers, layout.layers, strict=True):
-        weights = add(_pack_layer(layer, lanes))
-        projection = -1 if layer.w_hr is None else add(_pack_dense(layer.w_hr, None))
+        weights = add(_pack_layer(layer, lanes, half))
+        projection = -1 if layer.w_hr is None else add(_pack_dense(layer.w_hr, None, half))
         records += [
             CELLS.index(layer.cell), layer.input_size, layer.hidden_size, layer.output_size,
             -(-layer.hidden_size // lanes), weights, fields.h_offset, fields.c_offset, projection,
@@ -130,7 +143,7 @@ def pack(model: Model, lanes: int) -> Packed:
     for linear in model.head:
         records += [
             padded(linear.input_size), linear.output_size, ACTIVATIONS.index(linear.activation),
-            add(_pack_dense(linear.weight, linear.bias)),
+            add(_pack_dense(linear.weight, linear.bias, half)),
         ]  # fmt: skip
 
     units = max(padded(layer.hidden_size) for layer in model.layers)

@@ -183,6 +183,41 @@ def vector_access(lanes: int) -> VectorAccess:
     return VectorAccess(load, splat, spread, zero)
 
 
+def half_load(lanes: int, instruction: bool) -> Callable[[Address, int], Vec]:
+    """load(address, offset): numbers that are float16 in memory; they are finite, and the result is exact.
+
+    Args:
+        lanes: of the result.
+        instruction: the target has one for this. Otherwise it is done with whole numbers: the bits moved to
+            their places in a float32 are the number times 2**-112, numbers below 2**-14 included.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(context: Any, address: Any, offset: Any) -> Any:  # noqa: ARG001
+        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+            element = ir.HalfType() if instruction else ir.IntType(16)
+            pointer = _pointer(builder, values[0], values[1], element)
+            packed = builder.load(builder.bitcast(pointer, ir.VectorType(element, lanes).as_pointer()))
+            packed.align = 2
+            floats = ir.VectorType(FLOAT, lanes)
+            if instruction:
+                return builder.fpext(packed, floats)
+            words = ir.VectorType(INT32, lanes)
+
+            def every(value: int) -> Any:
+                return ir.Constant(words, [value] * lanes)
+
+            word = builder.zext(packed, words)
+            sign = builder.shl(builder.and_(word, every(0x8000)), every(16))
+            size = builder.bitcast(builder.shl(builder.and_(word, every(0x7FFF)), every(13)), floats)
+            size = builder.fmul(size, ir.Constant(floats, [2.0**112] * lanes))
+            return builder.bitcast(builder.or_(builder.bitcast(size, words), sign), floats)
+
+        return Vector(lanes)(types.int64, types.int64), code
+
+    return cast(Callable[[Address, int], Vec], load)
+
+
 @dataclass(frozen=True, slots=True)
 class VectorMath:
     """Arithmetic of one numeric class on vectors of any width; both operands of one width."""

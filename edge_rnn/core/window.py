@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edge_rnn.core.backend import LibraryLike
+from edge_rnn.core.float16 import Weights
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.layout import aligned
 from edge_rnn.core.loop import StepLoop, not_finite, numbers
@@ -31,10 +32,10 @@ class WindowStepper:
     Args:
         model: the network.
         length: readings in a window.
-        numeric, lanes, library: as `Stepper`.
+        numeric, lanes, library, weights: as `Stepper`.
 
     Raises:
-        ValueError: length < 1, or `numeric` or `lanes` unknown.
+        ValueError: length < 1, or as `Stepper`.
         LibraryError: as `Stepper`.
     """
 
@@ -45,10 +46,11 @@ class WindowStepper:
         numeric: Numeric = "auto",
         lanes: int | None = None,
         library: LibraryLike | None = None,
+        weights: Weights = "f32",
     ) -> None:
         if length < 1:
             raise ValueError(f"length: expected at least 1 reading, got {length}")
-        self._loop = StepLoop(model, numeric, lanes, library)
+        self._loop = StepLoop(model, numeric, lanes, library, weights=weights)
         self.length = length
         self._states = aligned(1, self._loop.layout.core_size)
         # Twice the window, so that the last `length` readings are always in one piece.
@@ -65,7 +67,7 @@ class WindowStepper:
 
     @property
     def model(self) -> Model:
-        """The model given."""
+        """The model given; with weights="f16", with its weights rounded."""
         return self._loop.model
 
     def step(self, x: ArrayLike) -> Float32:
