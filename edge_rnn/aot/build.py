@@ -73,7 +73,7 @@ def build(
         raise _unwritable(folder, error) from None
     try:
         progress(f"compiling for {chosen.name} ({chosen.lanes} lanes, class {'F' if chosen.fused else 'U'})")
-        emit(chosen, work / "code.o")
+        emit(chosen, work / "code.o", ENTRIES)
         code = (work / "code.o").read_bytes()
         imports = sorted(set(undefined_symbols(code)) - set(PYTHON))
         if strange := sorted(set(imports) - ALLOWED):

@@ -7,11 +7,14 @@ import functools
 import io
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 
 from edge_rnn import cli
+from edge_rnn.aot import build
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.entries import Entry
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.library import DESCRIPTION, LIBRARY, Description, Fits
 from edge_rnn.core.model import Model
@@ -25,10 +28,15 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="edge-rnn-library-")
 
 
 @functools.cache
-def built(target: str = "native") -> tuple[Path, str]:
-    """The folder of a library for the demo's model, built by the command once for all tests; what it said."""
-    folder, said = Path(_FOLDER.name) / target / "pump", io.StringIO()
-    with contextlib.redirect_stdout(said):
+def built(target: str = "native", *entries: Entry) -> tuple[Path, str]:
+    """The folder of a library for the demo's model, built by the command once for all tests; what it said.
+
+    Args:
+        entries: all that is compiled, for a test that needs no more; default: everything.
+    """
+    folder, said = Path(_FOLDER.name) / "-".join([target, *(e.name for e in entries)]) / "pump", io.StringIO()
+    some = mock.patch.object(build, "ENTRIES", entries or build.ENTRIES)
+    with contextlib.redirect_stdout(said), some:
         assert cli.main(["build", str(PUMP), "--target", target, "-o", str(folder), "--json"]) == 0
     return folder, said.getvalue()
 

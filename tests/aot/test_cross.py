@@ -24,6 +24,7 @@ from edge_rnn.core.loop import StepLoop
 from edge_rnn.core.model import Float32, Model
 from edge_rnn.detect import detector
 from edge_rnn.detect.detector import DetectorTable
+from edge_rnn.detect.entries import STEP_ROWS
 from tests.aot.libraries import built
 from tests.aot.test_bits import SPECS, hostile
 from tests.aot.transplant import Call, arrays_of
@@ -49,18 +50,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def a53() -> Path:
-    """The library for Cortex-A53, which also runs on all later cores."""
+    """A library for Cortex-A53, which also runs on all later cores, with the functions used most."""
     need.program("aarch64-linux-gnu-ld")
-    return built("cortex-a53")[0] / "edge_rnn.so"
+    return built("cortex-a53", DRIVE, STEP_ROWS)[0] / "edge_rnn.so"
 
 
 def steps_there(model: Model, xs: Float32, lanes: int, numeric: Any, *where: Any) -> tuple[bytes, bytes]:
     """Outputs and state after steps through xs, computed by the library `where` says."""
-    loop = StepLoop(model, numeric, lanes)
-    states, ys = loop.at_rest(1), np.zeros((len(xs), model.output_size), np.float32)
+    one = StepLoop(model, numeric, lanes)
+    states, ys = one.at_rest(1), np.zeros((len(xs), model.output_size), np.float32)
     taken = np.zeros(1, np.uint64)
-    table = loop.table(states, xs, ys, len(xs), steps=taken)
-    call = Call(DRIVE, (address(table), 0), arrays_of(loop, states, xs, ys, taken, table))
+    table = one.table(states, xs, ys, len(xs), steps=taken)
+    call = Call(DRIVE, (address(table), 0), arrays_of(one, states, xs, ys, taken, table))
     result, blocks = call.there(*where)
     assert result == DONE
     assert call.content(blocks, taken) == np.uint64(len(xs)).tobytes()
@@ -69,9 +70,9 @@ def steps_there(model: Model, xs: Float32, lanes: int, numeric: Any, *where: Any
 
 def steps_here(model: Model, xs: Float32, numeric: Any) -> tuple[bytes, bytes]:
     """The same by this process, at its own width."""
-    loop = StepLoop(model, numeric)
-    states, ys = loop.at_rest(1), np.zeros((len(xs), model.output_size), np.float32)
-    loop(states, xs, ys)
+    one = StepLoop(model, numeric)
+    states, ys = one.at_rest(1), np.zeros((len(xs), model.output_size), np.float32)
+    one(states, xs, ys)
     return ys.tobytes(), states.tobytes()
 
 

@@ -101,6 +101,25 @@ def test_a_linker_that_fails_is_quoted(monkeypatch, tmp_path) -> None:
         link.link(target_named("x86-64-v3"), tmp_path / "code.o", tmp_path / "out.so")
 
 
+def test_without_other_linkers_the_packaged_one_is_called_for_the_target(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(link.shutil, "which", lambda _: None)
+    monkeypatch.setattr(link, "find_spec", lambda name: object() if name == "ziglang" else None)
+    called = tmp_path / "called"
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {called}\necho "LLD 21 (compatible with GNU linkers)"\n')
+    stub.chmod(0o755)
+    monkeypatch.setattr(link.sys, "executable", str(stub))
+    for target, emulation in (("cortex-a72", "aarch64linux"), ("x86-64-v3", "elf_x86_64")):
+        called.unlink(missing_ok=True)
+        said = link.link(target_named(target), tmp_path / "code.o", tmp_path / "out.so")
+        assert said == "LLD 21 (compatible with GNU linkers)"
+        first, second = called.read_text().splitlines()
+        assert first.startswith(f"-m ziglang ld.lld -m {emulation} -shared ")
+        assert first.endswith(f" -o {tmp_path / 'out.so'} {tmp_path / 'code.o'}")
+        assert second == "-m ziglang ld.lld --version"
+
+
+@pytest.mark.torture
 def test_the_packaged_linker_links_for_every_target(tmp_path) -> None:
     need.module("ziglang")
     from llvmlite import binding as llvm
