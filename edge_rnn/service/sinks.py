@@ -24,6 +24,7 @@ import hashlib
 import hmac
 import http.client
 import os
+import selectors
 import signal
 import subprocess
 import threading
@@ -32,6 +33,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +45,9 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 _TRANSIENT: Final = (408, 425, 429)
 _LAST_S: Final = 0.5
+# Of what a command says on stderr the end is kept; and how often it is looked whether it has ended.
+_SAID_BYTES: Final = 4096
+_LOOK_S: Final = 0.05
 
 
 class SinkError(Exception):
@@ -196,21 +201,58 @@ class Sink:
             raise SinkError(
                 f"{self.config.command[0]} cannot be run ({error.strerror})", final=False
             ) from None
-        try:
-            _, said = process.communicate(body, timeout=self.config.timeout_ns / 1e9)
-        except subprocess.TimeoutExpired:
-            # The whole group: what the program has started must not outlive it.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        code, said = _ended(process, body, self.config.timeout_ns / 1e9)
+        if code is None:
             raise SinkError(
                 f"{self.config.command[0]} was ended after {self.config.timeout_ns / 1e9:g} s", final=False
-            ) from None
-        if process.returncode:
+            )
+        if code:
             last = said.decode("ascii", "backslashreplace").strip().splitlines()[-1:]
             why = f": {last[0][:200]}" if last else ""
-            raise SinkError(
-                f"{self.config.command[0]} ended with code {process.returncode}{why}", final=False
-            )
+            raise SinkError(f"{self.config.command[0]} ended with code {code}{why}", final=False)
+
+
+def _ended(process: subprocess.Popen[bytes], body: bytes, timeout_s: float) -> tuple[int | None, bytes]:
+    """Exit code, or None if the program had to be ended, and the end of what it said on stderr.
+
+    Nothing here waits for what the program may have left behind, a child that holds its stderr among it, and
+    no more of its output is kept than is shown.
+    """
+    assert process.stdin is not None
+    assert process.stderr is not None
+    deadline = time.monotonic() + timeout_s
+    said, pipe = b"", process.stderr.fileno()
+    with process.stdin, process.stderr, selectors.DefaultSelector() as ready:
+        os.set_blocking(pipe, False)
+        ready.register(pipe, selectors.EVENT_READ)
+        # An event is far smaller than a pipe, so this never waits for a program that does not read.
+        with suppress(BrokenPipeError):
+            process.stdin.write(body)
+            process.stdin.close()
+        while True:
+            code = process.poll()
+            chunk = _available(pipe)
+            said = (said + (chunk or b""))[-_SAID_BYTES:]
+            if code is not None:
+                return code, said
+            left = deadline - time.monotonic()
+            if left <= 0:
+                # The whole group: what the program has started must not outlive it.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return None, said
+            if chunk == b"" and ready.get_map():
+                ready.unregister(pipe)
+            ready.select(min(left, _LOOK_S))
+
+
+def _available(pipe: int) -> bytes | None:
+    """What can be read now; None if that is nothing yet, empty at the end."""
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return None
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:

@@ -6,6 +6,9 @@ import hashlib
 import hmac
 import io
 import json
+import os
+import resource
+import signal
 import sys
 import threading
 import time
@@ -174,6 +177,34 @@ def test_a_command_that_hangs_is_ended_with_all_it_has_started(tmp_path) -> None
     assert "was ended after 0.5 s" in log.getvalue()
     time.sleep(1.3)
     assert not mark.exists()
+
+
+def test_a_command_that_says_too_much_costs_no_memory() -> None:
+    log = io.StringIO()
+    code = "import sys\nwhile True: sys.stderr.write('x' * 65536)"
+    made = Sink(SinkConfig(name="hook", command=(*COMMAND, code), timeout_ns=SECOND // 2), Log(stream=log))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    made.offer(b"1")
+    wait_for(lambda: made.counters.failed == 1, "the end")
+    made.close()
+    assert "was ended after 0.5 s" in log.getvalue()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_child_that_keeps_the_output_open_holds_nothing_up(hangs: bool, tmp_path) -> None:
+    """The program ends, or has to be ended; what it left behind in a session of its own is not waited for."""
+    mark = tmp_path / "pid"
+    child = "subprocess.Popen(['sleep', '60'], start_new_session=True)"
+    tell = f"open({str(mark)!r}, 'w').write(str(child.pid))"
+    code = f"import subprocess, time; child = {child}; {tell}; time.sleep({60 if hangs else 0})"
+    config = SinkConfig(name="hook", command=(*COMMAND, code), timeout_ns=2 * SECOND)
+    made = Sink(config, Log(stream=io.StringIO()))
+    made.offer(b"1")
+    wait_for(lambda: made.counters.failed + made.counters.delivered == 1, "the end")
+    assert made.counters.delivered == (not hangs)
+    os.kill(int(mark.read_text()), signal.SIGKILL)  # it was still there
+    made.close()
 
 
 def test_only_what_is_wanted() -> None:
