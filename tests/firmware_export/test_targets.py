@@ -29,6 +29,7 @@ def test_the_core_gives_the_same_bits(core: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 @pytest.mark.parametrize("core", CORES)
 def test_long_streams(core: str, level: str, tmp_path: Path) -> None:

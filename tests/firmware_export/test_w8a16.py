@@ -134,6 +134,7 @@ def _torture(target: Target) -> list[tuple[Target, str | None, tuple[str, ...]]]
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 @pytest.mark.parametrize("core", [*CORES, "host"])
 def test_long_streams(core: str, level: str, tmp_path: Path) -> None:
