@@ -312,7 +312,8 @@ def survive(
                 check_harmless(states, store.notes)
                 said += bool(store.notes)
             store.commit(Commit(states=[("press/0", b"goes on")]))
-            assert store.backup()
+            # Damage where nothing has looked is found by the backup, which says so and keeps the last one.
+            assert store.backup() or store.notes, mutant
         shutil.rmtree(folder)
     return mended, said
 
