@@ -85,7 +85,7 @@ def build(
     where = compiler or target.compiler
     flags = [*target.flags, *(host_flags(fused=target.fused) if target.name == "host" else ()), level]
     defines = [
-        f"-DMODEL={name}", f'-DMODEL_H="{name}.h"', f"-DDETECT={int(detect)}",
+        f"-DHARNESS_MODEL={name}", f'-DHARNESS_HEADER="{name}.h"', f"-DHARNESS_DETECT={int(detect)}",
         f"-DN_INPUTS={model.input_size}", f"-DN_OUTPUTS={model.output_size}",
     ]  # fmt: skip
     code = program.with_suffix(".o")

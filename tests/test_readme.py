@@ -215,7 +215,7 @@ def recording(path: Path, columns: list[str], rows: int) -> None:
 
 def test_training_and_replay_work_as_written(folder: Path, capsys) -> None:
     need.torch()
-    for name in ("pump.csv", "other.csv"):
+    for name in ("pump.csv", "other.csv", "normal.csv"):
         recording(folder / name, ["vibration", "temperature", "pressure"], 400)
     other = (folder / "other.csv").read_text().splitlines()
     labelled = [f"{line},{int(300 <= row < 320)}" for row, line in enumerate(other[1:])]

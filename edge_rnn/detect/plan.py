@@ -78,7 +78,7 @@ class Plan:
         if spec is None:
             raise ModelFileError(
                 f"model {model.name}: no detector section, so there are no verdicts; "
-                "train or calibrate one, or use a Stepper"
+                "make one with edge-rnn train or export_model(detector=...), or use a Stepper"
             )
         c = model.channels
         self.spec: DetectorSpec = spec

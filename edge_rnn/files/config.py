@@ -69,7 +69,10 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BYTES: Final = 1 << 20
-NO_DETECTOR: Final = "this model has no detector section; train or calibrate one, see edge-rnn train --help"
+NO_DETECTOR: Final = (
+    "this model has no detector section, so it gives no verdicts; make one with edge-rnn train, "
+    "or export_model(detector=...)"
+)
 _MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 # Eight bytes of a length below 16 MiB, then a JSON object.
 _SAFETENSORS: Final = re.compile(rb".{3}\0{5}\{", re.DOTALL)

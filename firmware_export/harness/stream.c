@@ -1,21 +1,22 @@
 /* Runs an exported model on recorded samples and writes down every word of its answers.
  *
- * Compiled with -DMODEL=pump -DMODEL_H="pump.h" -DDETECT=0 or 1 and the start-up code of the machine.
+ * Compiled with -DHARNESS_MODEL=pump -DHARNESS_HEADER="pump.h" -DHARNESS_DETECT=0 or 1, with the start-up
+ * code of the machine. No word of these is one that the header of a model called "model" could define.
  * Input records: step: float32 x[inputs]. detect: int64 time, uint64 present, uint64 held, float64 x[inputs].
  * Output records: step: int32 result, float32 y[outputs]. detect: int64 result, the verdict.
  * Behind the last record: uint64 counted instructions, uint64 counted samples, uint64 arithmetic as it must be,
  * and the state. */
 #include "stream.h"
 
-#include MODEL_H
+#include HARNESS_HEADER
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
-#define NAME(part) JOIN(MODEL, part)
+#define NAME(part) JOIN(HARNESS_MODEL, part)
 
 #define BLOCK 8
 
-#if DETECT
+#if HARNESS_DETECT
 typedef struct {
     int64_t time_ns;
     uint64_t present;
@@ -44,7 +45,7 @@ static sample_out out[BLOCK];
 
 static void one(const sample_in *sample, sample_out *answer)
 {
-#if DETECT
+#if HARNESS_DETECT
     if (sample->held == 0u) {
         answer->result = NAME(_detect)(&state, sample->time_ns, sample->x, sample->present, &answer->verdict);
     } else {

@@ -136,7 +136,7 @@ def test_a_model_without_a_detector_is_the_one_problem(
     for verb in ("check", "run"):
         assert main([verb, "pump.toml"]) == 78
         (line,) = (text for text in capsys.readouterr().err.splitlines() if " info start: " not in text)
-        assert "this model has no detector section; train or calibrate one" in line
+        assert "this model has no detector section, so it gives no verdicts" in line
 
 
 def test_run_says_what_a_model_file_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,14 @@ def test_several_models_live_in_one_program(pump: Model, tmp_path: Path) -> None
     assert subprocess.run([tmp_path / "all"], check=False).returncode == 0
 
 
+def test_a_model_may_be_called_model(tmp_path: Path) -> None:
+    """The name that `export_model` gives by itself; the counting harness has words of its own."""
+    model = network(0, [("gru", 5, 0)], [(2, "none")])
+    report = exported(model, tmp_path / "out", name="model", target="m4f", measure=True)
+    assert report.budget.not_measured == ""
+    assert report.budget.step.instructions
+
+
 def test_no_symbol_is_needed_but_the_compilers_own(pump: Model, tmp_path: Path) -> None:
     for target, allowed in (("m4f", r"__aeabi_\w+"), ("cortex-m0plus", r"__\w+"), ("rv32imc", r"__\w+")):
         core = firmware_export.TARGETS[target]
