@@ -98,7 +98,7 @@ def train(
         options,
         horizons=recipe.horizons,
         scale_head=recipe.scale,
-        condition=options.condition or ConditionSpec(drift=drifting(recordings)),
+        condition=options.condition or ConditionSpec(drift=drifting(recordings, options.drift_rule)),
         guard=options.guard or GuardSpec(
             stuck_after=stuck_limits(recordings), silent_after_ns=silent_limit(recordings),
             gap_ns=GAP_PERIODS * data.period_ns, on_gap="reset",
