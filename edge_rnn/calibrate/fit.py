@@ -198,7 +198,7 @@ def fit_detector(
         alone = replaced(spec, scorers=(scorer,))
         scores = _scores(replace(model, detector=alone), rows, starts)
         if factor > 0:
-            unit = max(factor * float(np.quantile(scores, quantile)), 1e-9)
+            unit = max(factor * float(np.quantile(scores, quantile)) * scorer.unit, 1e-9)
             scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)  # noqa: PLW2901
         old = template.scorers[s]
         tail = None if old.tail is None else tables.filled(old.tail, scores)

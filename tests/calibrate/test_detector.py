@@ -64,6 +64,19 @@ def test_every_kind_is_fitted_and_sees_a_jump(kind: str) -> None:
     assert np.nanmax(jump) > 2.0  # one of a hundred at most
 
 
+def test_a_fitted_unit_does_not_depend_on_the_templates() -> None:
+    times, x = recording()
+    units = [
+        fit_detector(
+            plain(), [(times, x)], template(ScorerSpec(kind="mewma", source="input", rate=0.3, unit=u))
+        )
+        .detector.scorers[0]
+        .unit
+        for u in (1.0, 8.0)
+    ]
+    assert units[0] == pytest.approx(units[1], rel=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["conformal", "pot", "spot", "dspot_ewma", "dspot"])
 def test_a_threshold_from_a_risk_lets_about_that_part_through(kind: str) -> None:
     times, x = recording(4000)
