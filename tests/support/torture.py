@@ -2,8 +2,8 @@
 
     record("kill -9", "100 kills during 100,000 readings", "0 lost, 0 stepped twice", seconds=512.0)
 
-A row that is there already is replaced, so the file holds the latest figure of each promise, and each says the
-commit that it was measured on: the one that was checked out when the run began. The default run writes nothing.
+A row that is there already is replaced, so the file holds the latest figure of each promise, and each says
+the commit that it is of: the one that was checked out when the run began. The default run writes nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _HEAD = """\
 # Torture
 
 What the long runs (`pytest -m torture`) have shown. Every row was written by the test that it names, when it
-had passed, and names the commit whose code it ran; a run again replaces it. The default run has a small version
-of each and writes nothing.
+had passed, and says the commit whose code ran; a run again replaces it. The default run has a small version of
+each and writes nothing.
 
 | promise | test | length | figure | seconds | when, where |
 |---|---|---|---|---|---|
@@ -45,7 +45,8 @@ CODE = _code()
 def record(promise: str, length: str, figure: str, seconds: float) -> None:
     """Write one row; the test's name is taken from pytest's own variable."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ", 1)[0].rsplit("/", 1)[-1]
-    where = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, commit {CODE}, {os.cpu_count()} shared cores {platform.machine()}"
+    machine = f"{os.cpu_count()} shared cores {platform.machine()}"
+    where = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, commit {CODE}, {machine}"
     row = f"| {promise} | `{test}` | {length} | {figure} | {seconds:.0f} | {where} |\n"
     rows = []
     if FILE.exists():
