@@ -6,7 +6,7 @@
     clearing --not below it-->  anomaly
     clearing --clear_hold such steps over-->  normal, and no new alarm for `refractory` steps
 
-The alarm is on in anomaly and clearing. general_stages.py has recovery in place of the
+The alarm is on in anomaly and clearing. general_alarm.py has recovery in place of the
 clear_ratio. While a new alarm is not allowed yet, n of m show as pending. Limits in seconds, which the
 general detector has, come in as may_open and may_close.
 """

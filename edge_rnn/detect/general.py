@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 
 from edge_rnn.core.jit import jit
 from edge_rnn.core.kernels import StepFunction
-from edge_rnn.detect import alarm, explain, stages
+from edge_rnn.detect import (
+    alarm,
+    explain,
+    general_alarm,
+    general_forecasts,
+    general_inputs,
+    general_rest,
+    general_scores,
+    stages,
+)
 from edge_rnn.detect import fields as at
-from edge_rnn.detect import general_stages as general
 from edge_rnn.detect.memory import f4_at, f8_at, i8_at, u1_at
 from edge_rnn.detect.verdict import STATUSES
 
@@ -57,7 +65,7 @@ def build(network_step: StepFunction) -> Callable[..., None]:
             for i in range(c):
                 marks[at.MARKS_HEAD + at.HEARD_AT * c + i] = time_ns
         elif p.gap_resets and 0 < p.gap < time_ns - marks[at.TIME]:
-            general.rest(p, v, fresh, row, detect, marks)
+            general_rest.rest(p, v, fresh, row, detect, marks)
         marks[at.STEPS] += 1
         marks[at.TIME] = time_ns
         counts[0], counts[1] = time_ns, marks[at.STEPS]
@@ -65,8 +73,8 @@ def build(network_step: StepFunction) -> Callable[..., None]:
         healthy = stages.judge(p, v, time_ns, xs, present, work, fault, detect, marks)
         if healthy < 0:
             healthy = -healthy
-            general.rest(p, v, fresh, row, detect, marks)
-        general.prepare(p, v, y, work, fault, x, detect, marks, time_ns)
+            general_rest.rest(p, v, fresh, row, detect, marks)
+        general_inputs.prepare(p, v, y, work, fault, x, detect, marks, time_ns)
         if p.kind != at.FORECAST:
             network_step(
                 table[at.NETWORK_WORD], table[at.WEIGHTS_WORD], row, table[at.SCRATCH_WORD], table[at.X_WORD]
@@ -76,7 +84,7 @@ def build(network_step: StepFunction) -> Callable[..., None]:
         for k in range(p.outputs):
             sound = sound and y[k] - y[k] == 0.0
         if sound and p.kind != at.CLASSIFY:
-            general.compare(p, v, y, work, xs, present, residual, expected, band, detect, marks)
+            general_forecasts.compare(p, v, y, work, xs, present, residual, expected, band, detect, marks)
 
         warm = marks[at.WARM]
         if warm > 0 and healthy > 0:
@@ -84,15 +92,15 @@ def build(network_step: StepFunction) -> Callable[..., None]:
         if sound and healthy > 0:
             score = float(y[p.alarm_class])
             if p.kind != at.CLASSIFY:
-                score = general.score(p, v, work, fault, detect)
+                score = general_scores.score(p, v, work, fault, detect)
             calm = True
             if warm > 0:
-                general.rebase(p, detect, marks)
+                general_alarm.rebase(p, detect, marks)
             else:
-                score = general.peak(p, score, detect, marks)
-                limit = general.limit(p, detect, marks)
+                score = general_scores.peak(p, score, detect, marks)
+                limit = general_scores.limit(p, detect, marks)
                 numbers[0], numbers[1] = score, limit
-                flags[2] = general.advance(p, v, work, fault, detect, marks, time_ns, score, limit)
+                flags[2] = general_alarm.advance(p, v, work, fault, detect, marks, time_ns, score, limit)
                 if alarm.is_on(marks[at.PHASE]):
                     marks[at.FROZEN] += 1
                     calm = False
@@ -100,11 +108,11 @@ def build(network_step: StepFunction) -> Callable[..., None]:
                     marks[at.FROZEN] = 0
                     calm = score <= limit
                     if calm:
-                        general.learn_limit(p, score, detect, marks)
+                        general_scores.learn_limit(p, score, detect, marks)
                 if p.kind != at.CLASSIFY:
                     explain.shares(work[at.BEST * c : (at.BEST + 1) * c], fault, share)
             if p.kind != at.CLASSIFY:
-                general.learn(p, v, work, fault, detect, calm)
+                general_scores.learn(p, v, work, fault, detect, calm)
 
         judged = sound and warm == 0
         flags[0] = NORMAL + marks[at.PHASE] if judged else WARMING
@@ -114,18 +122,18 @@ def build(network_step: StepFunction) -> Callable[..., None]:
         explain.more(p, v, out, numbers[0], int(work[p.fired_at]), marks[p.marks_more_at + at.SEVERITY])
         if 0 < p.max_freeze < marks[at.FROZEN]:
             flags[2] = 1
-            general.accept(p, v, work, fault, detect)
-            general.rest(p, v, fresh, row, detect, marks)
+            general_rest.accept(p, v, work, fault, detect)
+            general_rest.rest(p, v, fresh, row, detect, marks)
         elif p.kind == at.FORECAST:
             network_step(
                 table[at.NETWORK_WORD], table[at.WEIGHTS_WORD], row, table[at.SCRATCH_WORD], table[at.X_WORD]
             )
             marks[at.SPOKEN] = 1
             if p.rings:
-                general.remember(p, v, y, detect, marks)
+                general_forecasts.remember(p, v, y, detect, marks)
         for k in range(p.outputs):
             if y[k] - y[k] != 0.0:
-                general.rest(p, v, fresh, row, detect, marks)
+                general_rest.rest(p, v, fresh, row, detect, marks)
                 break
 
     return one

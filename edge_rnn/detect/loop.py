@@ -30,7 +30,11 @@ from edge_rnn.detect import (
     condition,
     explain,
     general,
-    general_stages,
+    general_alarm,
+    general_forecasts,
+    general_inputs,
+    general_rest,
+    general_scores,
     guard,
     memory,
     scorers,
@@ -95,8 +99,9 @@ def _entry(run: Callable[[int, int], float], key: str) -> EntryPoint:
 
 def _sources() -> str:
     modules = (
-        alarm, arithmetic, charts, condition, explain, fields_module, general, general_stages, guard, memory,
-        plan_module, scorers, stages, tails, thresholds, verdict,
+        alarm, arithmetic, charts, condition, explain, fields_module, general, general_alarm,
+        general_forecasts, general_inputs, general_rest, general_scores, guard, memory, plan_module,
+        scorers, stages, tails, thresholds, verdict,
     )  # fmt: skip
     return source_digest(__file__, *(m.__file__ or "" for m in modules))
 

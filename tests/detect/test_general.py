@@ -299,7 +299,7 @@ def test_an_alarm_waits_and_pauses_in_seconds_and_grows_in_severity() -> None:
 
 
 def test_the_time_features_are_those_of_the_calendar() -> None:
-    from edge_rnn.detect.general_stages import of_time
+    from edge_rnn.detect.general_inputs import of_time
 
     saturday = 1_704_499_200 * SECOND  # 2024-01-06, midnight UTC
     hour = 3600 * SECOND
