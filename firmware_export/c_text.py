@@ -119,3 +119,14 @@ def floats32(values: ArrayLike) -> list[str]:
 def floats64(values: ArrayLike) -> list[str]:
     """float64 literals of an array."""
     return [float64(v) for v in np.ravel(np.asarray(values, np.float64))]
+
+
+def integer(kind: str, value: int) -> str:
+    """The literal of a whole number for a variable of type `kind`, such as `uint32_t`."""
+    if kind in ("int16_t", "int32_t"):
+        return str(value)
+    if kind == "int64_t":
+        return "INT64_MIN" if value == -(2**63) else f"INT64_C({value})"
+    if kind == "uint64_t":
+        return f"UINT64_C({value})"
+    return f"{value}u"
