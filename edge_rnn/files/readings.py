@@ -13,31 +13,30 @@ inputs by default, asked for or not: a detector that sees its own answer is wort
 Files that end in `.gz` are unpacked on the way. Columns called `verdict.*`, which the daemon's `[record]`
 writes beside the readings, are left out unless they are asked for.
 
-The file is read in blocks of rows, so memory is a small multiple of the numbers alone.
+`csv_table`, `ndjson_table` and `parquet_file` open a file; each gives `names`, a `sample` of rows for finding
+out what the columns are, `notes`, the chosen columns in `blocks`, and `line_of` a row for messages.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
-import json
-import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TextIO, TypeAlias
+from typing import TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import DataError
 from edge_rnn.files import time_column
+from edge_rnn.files.cells import label, number
+from edge_rnn.files.csv_table import CsvTable
+from edge_rnn.files.ndjson_table import NdjsonTable
 from edge_rnn.files.parquet_file import ParquetTable, looks_like_parquet
+from edge_rnn.files.text_file import binary
 from edge_rnn.files.time_column import BadTimeError, TimeFormat
 
 __all__ = ["LABEL_NAMES", "Table", "read_table"]
@@ -49,12 +48,7 @@ LABEL_NAMES = frozenset(
     }
 )  # fmt: skip
 _TIME_NAMES = ("timestamp", "datetime", "time", "date_time", "date", "ts", "t", "time_ns", "_time")
-_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
-_TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
-_DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 _VERDICT = "verdict."
-_BLOCK = 1 << 16
-_SAMPLE = 100
 
 Columns = list[tuple[str, ...]]
 
@@ -110,7 +104,7 @@ def read_table(
     file = Path(path)
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
     try:
-        with _binary(file) as stream:
+        with binary(file) as stream:
             start = stream.read(4096)
     except (EOFError, zlib.error) as error:
         raise DataError(f"{file.name}: the compressed file is damaged: {error}") from None
@@ -127,7 +121,7 @@ def read_table(
                 raise DataError(f"{file.name}: a delimiter was given, but this is Parquet, which has none")
             with closing(ParquetTable(file)) as parquet:
                 return _read(parquet, file.name, time, channels, labels, min_rows=min_rows, strict=strict)
-        source: _Csv | _Ndjson = _Ndjson(file) if ndjson else _Csv(file, delimiter)
+        source: CsvTable | NdjsonTable = NdjsonTable(file) if ndjson else CsvTable(file, delimiter)
         return _read(source, file.name, time, channels, labels, min_rows=min_rows, strict=strict)
     except UnicodeDecodeError:
         raise DataError(
@@ -140,19 +134,7 @@ def read_table(
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
-def _binary(file: Path) -> BinaryIO | gzip.GzipFile:
-    if file.suffix.lower() == ".gz":
-        return gzip.GzipFile(file)
-    return file.open("rb")
-
-
-def _text(file: Path) -> TextIO:
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return file.open(encoding="utf-8-sig", newline="")
-
-
-Source: TypeAlias = "_Csv | _Ndjson | ParquetTable"
+Source: TypeAlias = CsvTable | NdjsonTable | ParquetTable
 
 
 def _read(
@@ -267,47 +249,27 @@ def _numbers(cells: Sequence[str], source: Source, name: str, column: str, offse
             pass
     out: list[float] = []
     for row, cell in enumerate(cells):
-        number = _number(cell)
-        if number is None:
-            decimal = _number(cell.replace(",", ".", 1)) is not None
+        value = number(cell)
+        if value is None:
+            decimal = number(cell.replace(",", ".", 1)) is not None
             raise DataError(
                 f"{name}, line {source.line_of(offset + row)}, column {column!r}: expected a number, got "
                 f"{cell[:40]!r}" + ("; write decimals with a point" if decimal else "")
             )
-        out.append(number)
+        out.append(value)
     return out
 
 
-def _number(cell: str) -> float | None:
-    """The cell as a float, NaN where it is missing, None where it is not a number."""
-    text = cell.strip()
-    if text.lower() in _MISSING:
-        return math.nan
-    if not text.isascii() or "_" in text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _truths(cells: Sequence[str], source: Source, name: str, column: str, offset: int) -> NDArray[np.bool_]:
-    known: dict[str, bool] = {}
-    for cell in set(cells):
-        text = cell.strip().lower()
-        number = _number(text)
-        if text in _TRUE or number == 1:
-            known[cell] = True
-        elif text in _FALSE or number == 0:
-            known[cell] = False
-    try:
-        return np.array([known[c] for c in cells], dtype=np.bool_)
-    except KeyError:
-        row = next(i for i, c in enumerate(cells) if c not in known)
+    known = {cell: label(cell) for cell in set(cells)}
+    found = [known[c] for c in cells]
+    if None in found:
+        row = found.index(None)
         raise DataError(
             f"{name}, line {source.line_of(offset + row)}, label column {column!r}: expected 0 or 1, got "
             f"{cells[row][:40]!r}"
-        ) from None
+        )
+    return np.array(found, dtype=np.bool_)
 
 
 def _find(name: str, names: Sequence[str], wanted: str, what: str) -> int:
@@ -354,7 +316,7 @@ def _default_channels(
             continue
         if column.casefold() in LABEL_NAMES:
             notes.append(f"column {column!r} is a label by its name and not an input")
-        elif all(not c.strip() or _number(c.replace(",", ".", 1)) is None for c in sample[index]):
+        elif all(not c.strip() or number(c.replace(",", ".", 1)) is None for c in sample[index]):
             # A decimal comma stays in, to be refused by line: it is meant as a number.
             notes.append(f"column {column!r} holds no numbers and is left out")
         else:
@@ -362,148 +324,3 @@ def _default_channels(
     if not found:
         raise DataError(f"{name}: no column with numbers found; columns: {', '.join(names[:40])}")
     return found
-
-
-class _Csv:
-    """A CSV file: header, a sample of its columns, and its rows in blocks of columns."""
-
-    def __init__(self, file: Path, delimiter: str | None) -> None:
-        self.file = file
-        with self._open() as stream:
-            lines = [line for line in islice(stream, 20) if line.strip()]
-        self.delimiter, note = self._delimiter(lines, delimiter)
-        self.notes = [note]
-        with self._open() as stream:
-            head, *rows = [row for _, row in islice(self._records(stream), _SAMPLE + 1)] or [[]]
-        names = [c.strip() for c in head]
-        if head and all(_number(c) is not None for c in names):
-            raise DataError(
-                f"{file.name}, line 1: expected a header with column names, got numbers; add a header line"
-            )
-        self.names = tuple(n or f"column {i + 1}" for i, n in enumerate(names))
-        doubles = sorted({n for n in self.names if self.names.count(n) > 1})
-        if doubles:
-            raise DataError(f"{file.name}, line 1: column name {doubles[0]!r} stands there more than once")
-        if not rows:
-            raise DataError(f"{file.name}: expected rows after the header, got none")
-        self.sample: Columns = list(zip(*rows, strict=True))
-
-    def _open(self) -> TextIO:
-        return _text(self.file)
-
-    def _delimiter(self, lines: list[str], given: str | None) -> tuple[str, str]:
-        if given is not None:
-            character = "\t" if given in {"tab", "\\t"} else given
-            if len(character) != 1 or character.isalnum() or character in '"\r\n. -+':
-                raise DataError(
-                    f"{self.file.name}: expected a delimiter of one character such as ',' ';' or 'tab', "
-                    f"got {given!r}"
-                )
-            return character, f"delimiter {_DELIMITERS.get(character, repr(character))} as given"
-        best, most = ",", 0
-        for candidate in _DELIMITERS:
-            try:
-                widths = {len(row) for row in csv.reader(lines, delimiter=candidate) if row}
-            except csv.Error:
-                continue
-            # A decimal comma also splits rows, but not all of them and the header alike.
-            if len(widths) == 1 and max(widths) > max(most, 1):
-                best, most = candidate, max(widths)
-        if not most:
-            header = lines[0] if lines else ""
-            best = max(_DELIMITERS, key=header.count)
-        return best, f"delimiter {_DELIMITERS[best]}"
-
-    def _records(self, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
-        """The header and all rows with their last line's number; each as wide as the header."""
-        reader = csv.reader(stream, delimiter=self.delimiter, strict=True)
-        width = 0
-        try:
-            for row in reader:
-                if len(row) == width and width:
-                    yield reader.line_num, row
-                elif any(cell.strip() for cell in row):
-                    if width:
-                        raise DataError(
-                            f"{self.file.name}, line {reader.line_num}: expected {width} cell(s) as in the "
-                            f"header, got {len(row)}; is {_DELIMITERS.get(self.delimiter, self.delimiter)} "
-                            "the right delimiter?"
-                        )
-                    width = len(row)
-                    yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"{self.file.name}, line {reader.line_num}: not CSV: {error}") from None
-
-    def blocks(self, columns: Sequence[int]) -> Iterator[Columns]:
-        """The chosen columns, up to 65,536 rows at a time."""
-        with self._open() as stream:
-            rows = (row for _, row in islice(self._records(stream), 1, None))
-            while block := list(islice(rows, _BLOCK)):
-                whole = list(zip(*block, strict=True))
-                yield [whole[i] for i in columns]
-
-    def line_of(self, row: int) -> int:
-        """The line (from 1) of a data row; reads the file again, for messages only."""
-        with self._open() as stream:
-            return next(islice(self._records(stream), row + 1, None), (0, []))[0]
-
-
-class _Ndjson:
-    """A file with one JSON object a line; nested objects give names joined by dots."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.notes = ["NDJSON"]
-        names: dict[str, None] = {}
-        rows = list(islice(self._objects(), _SAMPLE))
-        for row in rows:
-            names.update(dict.fromkeys(row))
-        if not names:
-            raise DataError(f"{file.name}: expected JSON objects with at least one key, got none")
-        self.names = tuple(names)
-        self.sample: Columns = [tuple(row.get(n, "") for row in rows) for n in self.names]
-
-    def _objects(self) -> Iterator[dict[str, str]]:
-        decode: Callable[[str], object] = msgspec.json.Decoder().decode
-        with _text(self.file) as stream:
-            for line, text in enumerate(stream, 1):
-                if not text.strip():
-                    continue
-                try:
-                    value = decode(text)
-                except (msgspec.DecodeError, RecursionError) as error:
-                    raise DataError(f"{self.file.name}, line {line}: not JSON: {error}") from None
-                if not isinstance(value, dict):
-                    raise DataError(
-                        f"{self.file.name}, line {line}: expected one JSON object, got {text.strip()[:40]!r}"
-                    )
-                row: dict[str, str] = {}
-                _flatten(value, "", row)
-                yield row
-
-    def blocks(self, columns: Sequence[int]) -> Iterator[Columns]:
-        """The chosen columns, up to 65,536 rows at a time; a missing key is an empty cell."""
-        names = [self.names[i] for i in columns]
-        rows = self._objects()
-        while block := list(islice(rows, _BLOCK)):
-            yield [tuple(row.get(n, "") for row in block) for n in names]
-
-    def line_of(self, row: int) -> int:
-        """The line (from 1) of a data row; reads the file again, for messages only."""
-        with _text(self.file) as stream:
-            lines = (n for n, text in enumerate(stream, 1) if text.strip())
-            return next(islice(lines, row, None), 0)
-
-
-def _flatten(value: dict[str, object], prefix: str, out: dict[str, str]) -> None:
-    # Depth is bounded by the decoder, which refuses deep nesting.
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, dict):
-            _flatten(item, f"{name}.", out)
-        elif isinstance(item, str):
-            out[name] = item
-        elif item is None:
-            out[name] = ""
-        else:
-            out[name] = json.dumps(item)
