@@ -14,11 +14,11 @@ from edge_rnn.files.config import (
     Secret,
     StreamConfig,
     channel_order,
-    default_client_id,
     echo,
     load_config,
     parse_config,
 )
+from edge_rnn.files.config_mqtt import default_client_id
 
 SECOND = 1_000_000_000
 
