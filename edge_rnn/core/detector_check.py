@@ -45,6 +45,7 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
         "guard.stuck_after": (spec.guard.stuck_after, channels),
         "condition.drift": (spec.condition.drift, channels),
         "condition.running": (spec.condition.running, channels),
+        "condition.trend": (spec.condition.trend, channels),
         "residual_scale": (spec.residual_scale, channels * ahead),
     }
     for name, (value, expected) in lengths.items():
@@ -60,6 +61,7 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
             f"detector.condition: channel {both[0]} has drift and running; a running mean removes drift, "
             "keep one"
         )
+    _trend(spec)
     if spec.guard.on_missing == "predict" and (spec.kind != "forecast" or spec.horizons[0] != 1):
         raise ModelFileError(
             "detector.guard.on_missing: predict needs kind forecast and a first horizon of 1"
@@ -81,6 +83,32 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
     for i, scorer in enumerate(spec.scorers):
         _scorer(spec, scorer, channels, f"detector.scorers[{i}]")
     _table(spec.probability, "detector.probability", may_be_empty=True)
+
+
+def _trend(spec: DetectorSpec) -> None:
+    condition, alarm = spec.condition, spec.alarm
+    for name in ("drift", "running"):
+        other = getattr(condition, name)
+        both = [i for i, (a, b) in enumerate(zip(condition.trend, other, strict=False)) if a and b]
+        if both:
+            raise ModelFileError(
+                f"detector.condition: channel {both[0]} has trend and {name}; each removes a slow level, "
+                "keep one"
+            )
+    if condition.innovation_limit > 0 and (spec.kind != "forecast" or spec.horizons[0] != 1):
+        raise ModelFileError(
+            "detector.condition.innovation_limit: needs kind forecast and a first horizon of 1; leave 0"
+        )
+    if alarm.relevel > 0 and not any((*condition.trend, *condition.drift)):
+        raise ModelFileError(
+            "detector.alarm.relevel: needs a channel with condition.trend or condition.drift"
+        )
+    if alarm.relevel > 0 and spec.kind == "classify":
+        raise ModelFileError("detector.alarm.relevel: classify has no level to bring back; leave 0")
+    if alarm.relevel > 0 and alarm.recovery > 0:
+        raise ModelFileError(
+            "detector.alarm: recovery and relevel both say what becomes normal after an alarm; keep one"
+        )
 
 
 def _network(spec: DetectorSpec, channels: int, outputs: int) -> None:

@@ -75,6 +75,14 @@ class ConditionSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
         over the last `running_memory` good readings, starting from 0 and 1 with the weight of
         `running_start` readings; they stand still while the alarm is on. Not together with drift.
         Empty = none.
+    trend: channels whose level and slope are followed and removed (Holt, Int. J. Forecasting 20, 2004):
+        z = x - (m + s), m <- m + s + g z, s <- s + h z. At the n-th good reading since a reset
+        g = max(2 (2n - 1) / (n (n + 1)), trend_level_rate), h = max(6 / (n (n + 1)), trend_slope_rate): the
+        least-squares line through what there is, which later forgets. In an alarm too.
+        Not together with drift or running. Empty = none.
+    innovation_limit: what the network is fed lies at most this far from its own forecast of it, so that an
+        outlier does not poison its state; what is scored is the reading as it is. Kind forecast with a first
+        horizon of 1 only. 0 = off.
     utc_offset_ns: added to a sample's time before the time features of the model are made of it, so that
         days begin at local midnight. There is no daylight saving.
     """
@@ -87,6 +95,10 @@ class ConditionSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
     running: tuple[bool, ...] = ()
     running_memory: Annotated[int, Meta(ge=2, le=2**53)] = 4000
     running_start: Annotated[int, Meta(ge=1, le=2**53)] = 100
+    trend: tuple[bool, ...] = ()
+    trend_level_rate: Annotated[float, Meta(gt=0, lt=1)] = 0.04
+    trend_slope_rate: Annotated[float, Meta(ge=0, lt=1)] = 4e-4
+    innovation_limit: Annotated[float, Meta(ge=0)] = 0.0
     utc_offset_ns: Annotated[int, Meta(ge=-86_400_000_000_000, le=86_400_000_000_000)] = 0
 
 
@@ -236,6 +248,13 @@ class AlarmSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rebase: when such an alarm ends while the score is still too high, what is left is taken as the new
         normal (`accepted`): the stream warms up for this many steps, without a reset, and the center of that
         scorer becomes the mean of its z in them. 0 = off.
+    relevel: steps in which an alarm's new level is taken as normal: once the score is too high with the alarm
+        on, each channel with drift or trend gets as its level, for so many steps, the mean of what the
+        forecast has left since (where no scorer looks at a forecast: of the readings), its slope
+        moves by relevel_slope_rate of that, the network is fed its own forecast, and the alarm stays on. Then
+        all scorers begin anew at their centers (`accepted`); a score that is still too high, or is again
+        before the alarm ends, does the same once more. So a lasting change is normal after relevel steps; how
+        much longer the alarm is shown is clear_hold. Not together with recovery. 0 = off.
     """
 
     needed: Annotated[int, Meta(ge=1, le=62)] = 1
@@ -249,6 +268,8 @@ class AlarmSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     severity: tuple[float, ...] = ()
     recovery: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     rebase: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    relevel: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    relevel_slope_rate: Annotated[float, Meta(ge=0, lt=1)] = 3e-4
 
 
 class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):

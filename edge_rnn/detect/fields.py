@@ -53,6 +53,8 @@ BEFORE_AT, RUNNING_MEAN_AT, RUNNING_VARIANCE_AT, RUNNING_COUNT_AT, DETECT_MORE_V
 ) = range(10)  # fmt: skip
 # Behind them, with recovery: the scorer that opened the alarm, steps since, steps of a new center to come.
 OPENER, OPEN_STEPS, REBASE_LEFT, RECOVERY_MARKS = MARKS_MORE, MARKS_MORE + 1, MARKS_MORE + 2, 3
+# Vectors of C from `trend_at` on in `detect`, with a trend.
+SLOPE_AT, TREND_COUNT_AT, TREND_VECTORS = range(3)
 
 # Words of the table that the compiled loop is given (loop.py), mostly addresses.
 (

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_rnn.core.jit import jit
 from edge_rnn.detect import alarm
 from edge_rnn.detect import fields as at
+from edge_rnn.detect.general_rest import restart_scorers
 
 Vector = NDArray[np.float64]
 Marks = NDArray[np.int64]
@@ -27,7 +28,8 @@ def advance(
 ) -> bool:  # fmt: skip
     """The alarm's machine with its limits in time, recovery, and the severity.
 
-    Returns whether an alarm ended here whose remains are to become normal.
+    Returns whether what there is now becomes normal: what is left of an alarm that ended here, or a new level
+    whose steps are over.
     """
     more = marks[p.marks_more_at : p.marks_more_at + at.MARKS_MORE]
     if score > threshold:
@@ -54,6 +56,9 @@ def advance(
         recovers = kind in (at.MEWMA, at.MEWMA_DIAGONAL)
         if recovers and alarm.is_on(was):
             quiet = not remains(p, v, work, fault, detect, marks)
+    relevels = p.relevel > 0 and alarm.is_on(was) and marks[p.marks_more_at + p.relevel_at] > 0
+    if relevels:
+        quiet = False
     alarm.advance(
         marks, score > threshold, quiet, p.needed, p.alarm_window, p.clear_hold, p.refractory, may_open,
         may_close,
@@ -81,6 +86,13 @@ def advance(
         if score >= v[p.severity_at + k] * threshold:
             reached = k + 2
     more[at.SEVERITY] = max(more[at.SEVERITY], reached)
+    if relevels:
+        marks[p.marks_more_at + p.relevel_at] -= 1
+        if marks[p.marks_more_at + p.relevel_at] == 0:
+            restart_scorers(p, v, detect)
+            return True
+    elif p.relevel > 0 and score > threshold:
+        marks[p.marks_more_at + p.relevel_at] = p.relevel
     return False
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.core.jit import jit
-from edge_rnn.detect import alarm, charts, condition, guard
+from edge_rnn.detect import alarm, charts, condition, guard, trend
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.arithmetic import cosine, ln, root, sine
+from edge_rnn.detect.stages import LIMIT
 
 Vector = NDArray[np.float64]
 Marks = NDArray[np.int64]
@@ -30,7 +31,7 @@ def prepare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, fault: Faults, x: NDArray[np.float32],
     detect: Vector, marks: Marks, time_ns: int,
 ) -> None:  # fmt: skip
-    """As `stages.prepare`, with running means, the soft clip, differences and features."""
+    """As `stages.prepare`, with trends, running means, limits, differences and features."""
     c = p.channels
     held = at.DETECT_HEAD + at.HELD_AT * c
     calm = not alarm.is_on(marks[at.PHASE])
@@ -38,6 +39,8 @@ def prepare(
     more = p.more_at + at.DETECT_MORE
     before = detect[more + at.BEFORE_AT * c : more + (at.BEFORE_AT + 1) * c]
     has_before = marks[p.marks_more_at + at.HAS_BEFORE] != 0
+    spoken = p.said_next and marks[at.SPOKEN] != 0
+    relevels = relevel_step(p, marks)
     for i in range(c):
         at_level = at.DETECT_HEAD + at.LEVEL_AT * c + i
         scaled = work[at.SCALED * c + i]
@@ -45,29 +48,52 @@ def prepare(
         work[at.RAW * c + i] = scaled
         drifts = v[at.DRIFT * c + i] != 0.0
         runs = v[p.running_at + i] != 0.0
+        slopes = p.trends and v[p.trends_at + i] != 0.0
         spread = 1.0
         if runs:
             spread = root(detect[more + at.RUNNING_VARIANCE_AT * c + i])
             detect[at_level] = detect[more + at.RUNNING_MEAN_AT * c + i]
+        if good and drifts and marks[at.MARKS_HEAD + at.LEVELLED_AT * c + i] == 0:
+            marks[at.MARKS_HEAD + at.LEVELLED_AT * c + i] = 1
+            detect[at_level] = scaled
+        base = detect[at_level]
+        if slopes:
+            base += detect[p.trend_at + at.SLOPE_AT * c + i]
         if good:
-            if drifts and marks[at.MARKS_HEAD + at.LEVELLED_AT * c + i] == 0:
-                marks[at.MARKS_HEAD + at.LEVELLED_AT * c + i] = 1
-                detect[at_level] = scaled
-            hard = condition.clip((scaled - detect[at_level]) / spread, p.clip)
-            z = condition.clip(soft((scaled - detect[at_level]) / spread, p.soft_clip), p.clip)
+            hard = condition.clip((scaled - base) / spread, p.clip)
+            z = condition.clip(soft((scaled - base) / spread, p.soft_clip), p.clip)
             detect[held + i] = z
         elif p.predicts and marks[at.SPOKEN]:
             z = condition.clip(np.float64(y[i]), p.clip)
         else:
             z = detect[held + i]
+        said = np.float64(y[i]) if spoken else 0.0
         work[at.SEEN * c + i] = z
         x[i] = np.float32(z)
-        work[at.SCALED * c + i] = detect[at_level]
+        if spoken and relevels > 0:
+            x[i] = np.float32(condition.clip(said, p.clip))
+        elif spoken and p.innovation_limit > 0.0:
+            x[i] = np.float32(condition.clip(said + condition.clip(z - said, p.innovation_limit), p.clip))
+        work[at.SCALED * c + i] = base
         work[at.SPREAD * c + i] = spread
         work[at.CHANGE * c + i] = z - before[i] if has_before else 0.0
         before[i] = z
         if drifts and good:
-            detect[at_level] += drift_rate * z
+            if relevels > 0:
+                left = condition.clip(scaled - base, LIMIT)
+                if p.levels_said:
+                    left -= said
+                detect[at_level] = base + left / relevels
+                if slopes:
+                    left = condition.clip(left, p.clip)
+                    detect[p.trend_at + at.SLOPE_AT * c + i] += p.relevel_slope_rate * left
+            elif slopes:
+                count = detect[p.trend_at + at.TREND_COUNT_AT * c + i] + 1.0
+                detect[p.trend_at + at.TREND_COUNT_AT * c + i] = count
+                detect[at_level] = base + trend.level_gain(count, p.trend_level_rate) * z
+                detect[p.trend_at + at.SLOPE_AT * c + i] += trend.slope_gain(count, p.trend_slope_rate) * z
+            else:
+                detect[at_level] += drift_rate * z
         if runs and good and calm:
             count = detect[more + at.RUNNING_COUNT_AT * c + i]
             share = 1.0 / min(count + 1.0, p.running_memory)
@@ -85,6 +111,14 @@ def prepare(
             x[c + f] = np.float32(work[at.CHANGE * c + channel])
         else:
             x[c + f] = np.float32(of_time(kind, time_ns + p.utc_offset))
+
+
+@jit
+def relevel_step(p: Any, marks: Marks) -> int:
+    """Which of the steps this is in which a new level is taken, from 1; 0: none."""
+    if p.relevel == 0 or marks[p.marks_more_at + p.relevel_at] == 0:
+        return 0
+    return int(p.relevel - marks[p.marks_more_at + p.relevel_at] + 1)
 
 
 @jit

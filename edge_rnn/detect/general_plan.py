@@ -1,12 +1,12 @@
 """Constants and state that only the general detector has; what they are called is in fields.py.
 
-vectors   per horizon: steps ahead, place of its ring | residual scales K * C | running C | features |
-          severity | points of the probability: scores, parts | half-widths of bands C |
+vectors   per horizon: steps ahead, place of its ring | residual scales K * C | running C | trend C |
+          features | severity | points of the probability: scores, parts | half-widths of bands C |
           per scorer MORE numbers | then of each scorer: weights, its tail's table: scores, parts
 detect    PEAK | before C | running mean C, variance C, count C | per scorer: count, A C, B C, tail's
           counts | per horizon h a ring of h forecasts: C values, C log scales with a scale head |
-          with recovery: mean deviation since the alarm opened C
-marks     AGE .. SEVERITY | with recovery: OPENER .. REBASE_LEFT
+          with recovery: mean deviation since the alarm opened C | with a trend: slope C, readings C
+marks     AGE .. SEVERITY | with recovery: OPENER .. REBASE_LEFT | with relevel: its steps to come
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ def is_general(model: Model, spec: DetectorSpec) -> bool:
         or a.refractory_ns
         or a.severity
         or a.recovery
+        or any(c.trend)
+        or c.innovation_limit
+        or a.relevel
     )
 
 
@@ -97,8 +100,16 @@ class General:
         if recovers:
             self.fresh = np.concatenate([self.fresh, np.zeros(c)])
             self.marks_size += at.RECOVERY_MARKS
+        condition, relevels = spec.condition, spec.alarm.relevel > 0
+        trends = any(condition.trend)
+        trend_at, relevel_at = detect_at + len(self.fresh), self.marks_size
+        if trends:
+            self.fresh = np.concatenate([self.fresh, np.zeros(at.TREND_VECTORS * c)])
+        self.marks_size += relevels
         self.detect_size = len(self.fresh)
         self.layout = f"{ahead} {heads} {[len(s) for s in states]}"
+        if trends or relevels:
+            self.layout += f" trend {trends} {relevels}"
         names = [i.name for i in model.inputs]
         features: list[float] = []
         for feature in model.features:
@@ -111,7 +122,8 @@ class General:
         blocks: dict[str, list[float]] = {
             "horizons_at": [n for h, ring in zip(ahead, rings_at, strict=False) for n in (h, float(ring))],
             "scales_at": list(spec.residual_scale or (1.0,) * (c * len(ahead))),
-            "running_at": [float(r) for r in spec.condition.running or (False,) * c],
+            "running_at": [float(r) for r in condition.running or (False,) * c],
+            "trends_at": [float(t) for t in condition.trend or (False,) * c],
             "features_at": features,
             "severity_at": list(spec.alarm.severity),
             "points_at": [*points.scores, *points.exceed],
@@ -140,6 +152,12 @@ class General:
             "longest": ahead[-1] if rings else 0, "points": len(points.scores),
             "recovers": recovers, "recovery": spec.alarm.recovery, "rebase": spec.alarm.rebase,
             "recovery_at": rings_at[-1],
+            "trends": trends, "trend_at": trend_at, "trend_level_rate": condition.trend_level_rate,
+            "trend_slope_rate": condition.trend_slope_rate, "innovation_limit": condition.innovation_limit,
+            "relevel": spec.alarm.relevel, "relevel_at": relevel_at,
+            "relevel_slope_rate": spec.alarm.relevel_slope_rate,
+            "said_next": spec.kind == "forecast" and ahead[0] == 1,
+            "levels_said": any(s.source not in ("input", "difference") for s in spec.scorers),
         }  # fmt: skip
 
     def _state(self, scorer: ScorerSpec) -> Vector:

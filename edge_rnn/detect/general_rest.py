@@ -32,11 +32,25 @@ def rest(p: Any, v: Vector, fresh: int, row: int, detect: Vector, marks: Marks) 
         for k in range(at.RECOVERY_MARKS):
             marks[p.marks_more_at + at.OPENER + k] = 0
     detect[p.more_at + at.PEAK] = 0.0
+    if p.trends:
+        for k in range(at.TREND_VECTORS * c):
+            detect[p.trend_at + k] = 0.0
+    if p.relevel > 0:
+        marks[p.marks_more_at + p.relevel_at] = 0
+    restart_scorers(p, v, detect)
+
+
+@jit
+def restart_scorers(p: Any, v: Vector, detect: Vector) -> None:
+    """What scorers have smoothed or summed up begins anew; what they have learned stays."""
+    c = p.channels
     for s in range(p.scorers):
         m = v[p.scorers_at + s * at.MORE : p.scorers_at + (s + 1) * at.MORE]
-        z = at.DETECT_HEAD + (at.SCORERS_AT + 2 * s + 1) * c
+        center = at.DETECT_HEAD + (at.SCORERS_AT + 2 * s) * c
+        z = center + c
         chart = int(m[at.MORE_STATE_AT]) + at.CHART_AT
         for i in range(c):
+            detect[z + i] = detect[center + i]
             if m[at.MORE_KIND] == at.LIKELIHOOD:
                 detect[z + i] = detect[chart + i]
             elif m[at.MORE_KIND] == at.CUSUM or m[at.MORE_KIND] == at.PAGE_HINKLEY:

@@ -41,6 +41,7 @@ from edge_rnn.detect import (
     stages,
     tails,
     thresholds,
+    trend,
     verdict,
 )
 from edge_rnn.detect import fields as at
@@ -101,7 +102,7 @@ def _sources() -> str:
     modules = (
         alarm, arithmetic, charts, condition, explain, fields_module, general, general_alarm,
         general_forecasts, general_inputs, general_rest, general_scores, guard, memory, plan_module,
-        scorers, stages, tails, thresholds, verdict,
+        scorers, stages, tails, thresholds, trend, verdict,
     )  # fmt: skip
     return source_digest(__file__, *(m.__file__ or "" for m in modules))
 

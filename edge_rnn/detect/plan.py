@@ -47,11 +47,13 @@ _INTEGERS = (
     "horizons", "heads", "gaussian", "rings", "longest", "severities", "points", "late_is_fault",
     "horizons_at", "scales_at", "running_at", "features_at", "severity_at", "points_at", "bands_at",
     "scorers_at", "more_at", "marks_more_at", "utc_offset", "pending_ns", "clear_ns", "refractory_ns",
-    "peak_hold", "recovers", "rebase", "recovery_at",
+    "peak_hold", "recovers", "rebase", "recovery_at", "trends", "trends_at", "trend_at", "relevel",
+    "relevel_at", "said_next", "levels_said",
 )  # fmt: skip
 _FLOATS = (
     "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",
     "clear_ratio", "soft_clip", "running_memory", "running_start", "peak_decay", "band", "recovery",
+    "trend_level_rate", "trend_slope_rate", "innovation_limit", "relevel_slope_rate",
 )  # fmt: skip
 PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
 
@@ -160,7 +162,8 @@ class Plan:
         head[at.LOW] = [-np.inf if v is None else v for v in spec.guard.low or (None,) * c]
         head[at.HIGH] = [np.inf if v is None else v for v in spec.guard.high or (None,) * c]
         head[at.SCALE] = spec.residual_scale[:c] or 1.0
-        head[at.DRIFT] = spec.condition.drift or 0.0
+        # A channel with a level of its own, whether it has a slope or not.
+        head[at.DRIFT] = np.add(spec.condition.drift or 0.0, spec.condition.trend or 0.0)
         head[at.STUCK_AFTER] = spec.guard.stuck_after or 0.0
         parts = [head.ravel()]
         for s in spec.scorers:

@@ -74,6 +74,8 @@ def export_obstacles(spec: DetectorSpec, features: Sequence[str] = ()) -> tuple[
         "guard.on_late fault": spec.guard.on_late == "fault",
         "condition.soft_clip": condition.soft_clip > 0,
         "condition.running": any(condition.running),
+        "condition.trend": any(condition.trend),
+        "condition.innovation_limit": condition.innovation_limit > 0,
         f"scorers of kind {', '.join(kinds)}": bool(kinds),
         f"scorers with source {', '.join(sources)}": bool(sources),
         "a scorer's side": any(s.side != "both" for s in spec.scorers),
@@ -84,6 +86,7 @@ def export_obstacles(spec: DetectorSpec, features: Sequence[str] = ()) -> tuple[
         "an alarm's limits in seconds": alarm.pending_ns + alarm.clear_ns + alarm.refractory_ns > 0,
         "alarm.severity": bool(alarm.severity),
         "alarm.recovery": alarm.recovery > 0,
+        "alarm.relevel": alarm.relevel > 0,
         "a scorer's group": any(s.group for s in spec.scorers),
     }
     reasons += [f"{what}: not in the C runtime yet; leave it out" for what, used in missing.items() if used]

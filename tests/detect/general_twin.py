@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from types import FunctionType
 from typing import Any
 
@@ -175,7 +176,7 @@ class Chart:
                 w = s.precision[i]
                 self.a[i] += s.rate * clip((e[i] - self.a[i]) * w, 1.0) / w
 
-    def accept(self, drifts: tuple[bool, ...]) -> None:
+    def accept(self, drifts: Sequence[bool | None]) -> None:
         for i in range(self.c):
             if not (drifts and drifts[i]):
                 self.center[i] = self.z[i]
@@ -205,6 +206,11 @@ class GeneralTwin(Twin):
         self.high_since = self.below_since = self.closed_at = None
         self.severity = 0
         self.rebase_left = 0
+        self.slope, self.seen_of, self.relevel_left = (
+            [0.0] * self.model.channels,
+            [0] * self.model.channels,
+            0,
+        )
         self.opener: Chart | None = None
 
     def network(self, z: list[float]) -> list[float]:
@@ -312,7 +318,8 @@ class GeneralTwin(Twin):
         self.history = [*self.history, score > limit][-a.window :]
         if was in ("anomaly", "clearing"):
             recovers = self.opener is not None and self.opener.spec.kind in able
-            if self.left(faulty) if recovers else not score < a.clear_ratio * limit:
+            high = self.left(faulty) if recovers else not score < a.clear_ratio * limit
+            if high or self.relevel_left:
                 self.phase = "anomaly"
             else:
                 if was != "clearing":
@@ -343,7 +350,47 @@ class GeneralTwin(Twin):
             return False
         reached = 1 + max((k + 1 for k, m in enumerate(a.severity) if score >= m * limit), default=0)
         self.severity = max(self.severity, reached)
+        if was in ("anomaly", "clearing") and self.relevel_left:
+            self.relevel_left -= 1
+            if self.relevel_left == 0:
+                for chart in self.charts:
+                    chart.rest()
+                return True
+        elif score > limit:
+            self.relevel_left = a.relevel
         return False
+
+    def follow(self, i: int, scaled: float, said: float, z: float) -> None:
+        """Level and slope of a channel with a trend, or the level of one with drift, one good reading on."""
+        condition, a = self.spec.condition, self.spec.alarm
+        slopes = bool(condition.trend) and condition.trend[i]
+        base = self.level_of[i]
+        if self.relevel_left:
+            looks = any(s.source in ("residual", "nll", "self_scaled") for s in self.spec.scorers)
+            left = clip(scaled - base, 1e6) - (said if looks else 0.0)
+            self.level[i] = base + left / (a.relevel - self.relevel_left + 1)
+            if slopes:
+                self.slope[i] += a.relevel_slope_rate * clip(left, condition.clip)
+        elif slopes:
+            self.seen_of[i] += 1
+            n = float(self.seen_of[i])
+            g = max(2.0 * (2.0 * n - 1.0) / (n * (n + 1.0)), condition.trend_level_rate)
+            self.level[i] = base + g * z
+            self.slope[i] += max(6.0 / (n * (n + 1.0)), condition.trend_slope_rate) * z
+        else:
+            on = self.phase in ("anomaly", "clearing")
+            self.level[i] += (condition.drift_rate_in_alarm if on else condition.drift_rate) * z
+
+    def fed(self, i: int, z: float, said: float | None) -> float:
+        """What the network is given of a channel."""
+        condition = self.spec.condition
+        if said is None:
+            return z
+        if self.relevel_left:
+            return clip(said, condition.clip)
+        if condition.innovation_limit:
+            return clip(said + clip(z - said, condition.innovation_limit), condition.clip)
+        return z
 
     def conditioned(self, i: int, scaled: float) -> tuple[float, float]:
         """The value of a good reading, soft and hard limits applied, and with the hard one alone."""
@@ -387,16 +434,18 @@ class GeneralTwin(Twin):
 
         on = self.phase in ("anomaly", "clearing")
         condition = spec.condition
-        seen, raw = [], [0.0] * c
+        seen, raw, fed = [], [0.0] * c, []
+        ahead = self.said if spec.kind == "forecast" and spec.horizons[0] == 1 else None
         self.level_of, self.spread = [0.0] * c, [1.0] * c
         for i in range(c):
-            drifts = bool(condition.drift) and condition.drift[i]
+            trends = bool(condition.trend) and condition.trend[i]
+            drifts = trends or (bool(condition.drift) and condition.drift[i])
             runs = bool(condition.running) and condition.running[i]
             raw[i] = (x[i] - self.mean[i]) / self.std[i]
             if drifts and not faulty[i] and self.level[i] is None:
                 self.level[i] = raw[i]
             if drifts:
-                self.level_of[i] = self.level[i] or 0.0
+                self.level_of[i] = (self.level[i] or 0.0) + (self.slope[i] if trends else 0.0)
             if runs:
                 self.level_of[i], self.spread[i] = self.mean_of[i], root(self.variance_of[i])
             if not faulty[i]:
@@ -407,8 +456,9 @@ class GeneralTwin(Twin):
             else:
                 z = self.held[i]
             seen.append(z)
+            fed.append(self.fed(i, z, None if ahead is None else ahead[i]))
             if drifts and not faulty[i]:
-                self.level[i] += (condition.drift_rate_in_alarm if on else condition.drift_rate) * z
+                self.follow(i, raw[i], 0.0 if ahead is None else ahead[i], z)
             if runs and not faulty[i] and not on:
                 k = 1.0 / min(self.count_of[i] + 1.0, float(condition.running_memory))
                 d = hard * self.spread[i]
@@ -486,13 +536,13 @@ class GeneralTwin(Twin):
         if 0 < spec.threshold.max_freeze < self.frozen:
             out["accepted"] = True
             for chart in self.charts:
-                chart.accept(condition.drift)
+                chart.accept([a or b for a, b in zip_longest(condition.drift, condition.trend)])
             for i in range(c):
                 if condition.running and condition.running[i] and not faulty[i]:
                     self.mean_of[i], self.count_of[i] = clip(raw[i], 1e6), float(condition.running_start)
             self.rest()
         elif spec.kind == "forecast":
-            self.said = self.network(seen)
+            self.said = self.network(fed)
             if all(map(math.isfinite, self.said)):
                 self.said_then.append(self.said)
         if self.said is not None and not all(map(math.isfinite, self.said)):

@@ -78,10 +78,17 @@ def models(draw: st.DrawFn, c: int) -> Model:
         ahead = draw(st.sampled_from([(1,), (1,), (1, 3), (2,), (1, 2, 5)]))
     head = draw(st.sampled_from(["none", "laplace", "gaussian"]))
     drift = base.condition.drift
+    trends = draw(st.booleans())
+    limit = draw(st.sampled_from([0.0, 0.3])) if base.kind == "forecast" and ahead[0] == 1 else 0.0
     condition = msgspec.structs.replace(
         base.condition,
+        trend=tuple(not (drift and drift[i]) and i != 1 for i in range(c)) if trends else (),
+        trend_slope_rate=draw(st.sampled_from([4e-4, 0.1])),
+        innovation_limit=limit,
         soft_clip=draw(st.sampled_from([0.0, 1.5])),
-        running=draw(st.sampled_from([(), tuple(not (drift and drift[i]) for i in range(c))])),
+        running=()
+        if trends
+        else draw(st.sampled_from([(), tuple(not (drift and drift[i]) for i in range(c))])),
         running_memory=draw(st.sampled_from([5, 4000])), running_start=draw(st.sampled_from([1, 20])),
         utc_offset_ns=draw(st.sampled_from([0, -5 * 3600 * SECOND])),
     )  # fmt: skip
@@ -111,6 +118,11 @@ def models(draw: st.DrawFn, c: int) -> Model:
     if recovers and able and base.kind != "classify":
         alarm = msgspec.structs.replace(
             alarm, recovery=draw(st.sampled_from([0.3, 0.9])), rebase=draw(st.sampled_from([0, 1, 3]))
+        )
+        detector = msgspec.structs.replace(detector, alarm=alarm)
+    elif base.kind != "classify" and any((*condition.trend, *condition.drift)):
+        alarm = msgspec.structs.replace(
+            alarm, relevel=draw(st.sampled_from([0, 1, 4])), relevel_slope_rate=0.1
         )
         detector = msgspec.structs.replace(detector, alarm=alarm)
     features = tuple(draw(st.permutations([*TIME_FEATURES, "difference:x0"])))[: draw(st.integers(0, 8))]
