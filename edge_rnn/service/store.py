@@ -2,8 +2,9 @@
 
 `commit` is the daemon's single commit point: one transaction writes the states that changed, removes what is
 gone, adds messages to the outbox and events to the history, and moves positions. Only when it has returned
-are the readings behind it acknowledged. If it raises, nothing of it is written, the previous state stays
-readable, nothing is taken from the caller, and the same commit can be tried again.
+are the readings behind it acknowledged. If it raises, nothing is taken from the caller, and the same commit
+can be tried again. Nothing of it is written then, but for one case that no program can rule out: a disk that
+fails in the last sync may have kept it, and then it is there whole.
 
 What a crash leaves is the state of the last commit (`sync = "full"`: also after a power cut). What a medium
 may do besides is found when the store opens, in every backup, and wherever SQLite stumbles while running:
@@ -234,8 +235,33 @@ class Store:
             # SQLite would go on writing into a file that no longer has a name.
             raise Damage("the file was removed or replaced while in use")
         if self._connection is None:
-            self._connection = files.connect(self.path, self._sync, wal=True)
+            connection = files.connect(self.path, self._sync, wal=True)
+            try:
+                (written,) = connection.execute("SELECT generation FROM meta").fetchone()
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+            if written > self.generation:
+                self._disconnect()
+                self._connection = self._adopt()
         return self._connection
+
+    def _adopt(self) -> sqlite3.Connection:
+        """A commit that failed is in the database after all: go on from there.
+
+        Where the disk failed in the last sync, all of it stood in the log already, and opening plays it in.
+        Its states and events are those that the next attempt writes again; its messages are still with the
+        caller, so the outbox is written anew from what is known to be committed.
+        """
+        connection, contents = files.open_checked(self.path, self._sync)
+        contents.outbox = {}
+        self._purge = contents.bad
+        self._contents = contents
+        self._next_message = max(self._next_message, contents.ledgers["outbox"].next_id)
+        self._resend = True
+        self._lock.mark(contents.generation)
+        return connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
