@@ -4,12 +4,13 @@ The format: 8 bytes little-endian header length n, n bytes of JSON, data. The JS
 `{"dtype", "shape", "data_offsets": [begin, end]}`, offsets counted from the data's first byte, and
 `"__metadata__"` to a text-to-text map.
 
-The `safetensors` package does the reading and writing. What it leaves open is closed here first: it accepts
-a name given twice (the last one wins), blanks before the header, any number of tensors (300,000 empty ones
-cost it 315 MB) and NaN. So `check` demands: header at most 1 MB and at most 4,096 tensors; first byte `{`;
-no key twice at any depth; a data type of the list below; shape x item size = length; the tensors follow each
-other from offset 0 to the file's end without gap or overlap. Whatever `check` accepts, the package accepts
-too (a differential test holds that); an error of the package is a `ModelFileError` all the same.
+The `safetensors` package writes. It would read, too, but it accepts a name given twice (the last one wins),
+blanks before the header, any number of tensors (300,000 empty ones cost it 315 MB) and NaN. So `check`
+demands: header at most 1 MB and at most 4,096 tensors; first byte `{`; no key twice at any depth; a data type
+of the list below; shape x item size = length; the tensors follow each other from offset 0 to the file's end
+without gap or overlap. What is left to read after that is a slice a tensor, so a daemon, which writes no
+model, does without the package and its megabyte. Whatever `check` accepts, the package reads in the same way
+(a differential test holds that).
 """
 
 from __future__ import annotations
@@ -20,12 +21,9 @@ from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
-from safetensors import numpy as safetensors_numpy
 
 from edge_rnn.errors import ModelFileError
-from edge_rnn.files.text import printable
 
 Array = NDArray[np.generic]
 Tensors = dict[str, Array]
@@ -219,21 +217,18 @@ def read_tensors(data: bytes, where: str) -> tuple[Tensors, dict[str, str]]:
         ModelFileError: not a safetensors file, damaged, over a limit, or a value is not finite.
     """
     header = check(data, where)
-    try:
-        parts = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-    except (safetensors.SafetensorError, ValueError, OverflowError) as error:
-        raise ModelFileError(f"{where}: {printable(str(error))}; the file is damaged") from None
+    start = 8 + int.from_bytes(data[:8], "little")
     tensors: Tensors = {}
-    for name, part in parts:
-        entry = header.tensors[name]
+    for name, entry in header.tensors.items():
+        content = bytearray(memoryview(data)[start + entry.begin : start + entry.end])
         array: Array
         if entry.dtype == "BF16":
-            array = bfloat16_to_float32(np.frombuffer(part["data"], "<u2"))
+            array = bfloat16_to_float32(np.frombuffer(content, "<u2"))
         else:
-            array = np.frombuffer(part["data"], _DTYPES[entry.dtype])
+            array = np.frombuffer(content, _DTYPES[entry.dtype])
         tensors[name] = array.reshape(entry.shape)
         require_finite(tensors[name], name, where)
-    return {name: tensors[name] for name in header.tensors}, header.metadata
+    return tensors, header.metadata
 
 
 def write_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
@@ -244,6 +239,8 @@ def write_tensors(tensors: Mapping[str, NDArray[np.float32]], metadata: Mapping[
     Raises:
         ModelFileError: the file would be over this reader's own limits.
     """
+    from safetensors import numpy as safetensors_numpy
+
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     data = bytes(safetensors_numpy.save(arrays, metadata=dict(metadata)))
     check(data, "the file to be written")
