@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.detector_check import BINS_PER_OCTAVE
 from edge_rnn.core.detector_spec import TableSpec, TailSpec, ThresholdSpec
 from edge_rnn.detect.thresholds import FEWEST_EXCESSES, tail_value
 
@@ -38,8 +37,8 @@ def filled(tail: TailSpec, scores: Floats) -> TailSpec:
     if tail.kind == "table":
         return msgspec.structs.replace(tail, table=table_of(scores))
     mantissa, exponent = np.frexp(np.maximum(scores, 0.0))
-    bins = BINS_PER_OCTAVE * tail.octaves
-    place = (exponent - 1 - tail.low) * BINS_PER_OCTAVE + ((2 * mantissa - 1) * BINS_PER_OCTAVE).astype(int)
+    bins = tail.parts * tail.octaves
+    place = (exponent - 1 - tail.low) * tail.parts + ((2 * mantissa - 1) * tail.parts).astype(int)
     place = np.where(scores > 0, np.clip(place, 0, bins - 1), 0)
     counts = np.bincount(place.astype(int), minlength=bins)
     return msgspec.structs.replace(tail, counts=tuple(int(k) for k in counts))

@@ -15,7 +15,6 @@ from edge_rnn.errors import ModelFileError
 if TYPE_CHECKING:
     from edge_rnn.core.detector_spec import DetectorSpec, ScorerSpec, Spec, TableSpec, TailSpec
 
-BINS_PER_OCTAVE = 4
 # Which of a scorer's lists have C entries; mewma's precision has C * C.
 _LISTS = {
     "mewma": ("center", "precision"),
@@ -182,9 +181,11 @@ def _scorer(spec: DetectorSpec, scorer: ScorerSpec, channels: int, where: str) -
 def _tail(tail: TailSpec, where: str) -> None:
     if tail.kind == "table":
         _table(tail.table, f"{where}.table", may_be_empty=False)
-    bins = BINS_PER_OCTAVE * tail.octaves
+    bins = tail.parts * tail.octaves
     if len(tail.counts) not in (0, bins):
-        raise ModelFileError(f"{where}.counts: expected {bins} (4 * octaves) or none, got {len(tail.counts)}")
+        raise ModelFileError(
+            f"{where}.counts: expected {bins} (parts * octaves) or none, got {len(tail.counts)}"
+        )
 
 
 def _table(table: TableSpec, where: str, *, may_be_empty: bool) -> None:

@@ -25,7 +25,7 @@ ScorerKind = Literal[
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
     "level",
 ]  # fmt: skip
-Source = Literal["residual", "input", "nll", "difference", "self_scaled"]
+Source = Literal["residual", "input", "nll", "difference", "self_scaled", "reading"]
 ThresholdKind = Literal["fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot"]
 SCORER_KINDS: tuple[ScorerKind, ...] = get_args(ScorerKind)
 
@@ -119,15 +119,17 @@ class TailSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     kind: `table`: p from `table`, fixed. `stream`: p from a histogram of the stream's own scores,
         p = (scores in this bin or above + 1/2) / (scores + 1); 0 while there are fewer than 10.
-    low, octaves: bins of `stream`: four per factor of two (by the exponent and the two leading mantissa
-        bits), from 2**low over this many factors; what lies outside goes to the first or last.
-    counts: what `stream` starts with, one per bin (4 * octaves), or empty.
+    low, octaves, parts: bins of `stream`: `parts` per factor of two (by the exponent and the leading mantissa
+        bits), from 2**low over this many factors; what lies outside goes to the first or last. In fine bins a
+        score is rare as soon as it is the largest, in coarse ones only where it is larger by a part.
+    counts: what `stream` starts with, one per bin (parts * octaves), or empty.
     learn: `calm`: only scores that are not too high while the alarm is off enter; `always`: all.
     """
 
     kind: Literal["stream", "table"] = "stream"
     low: Annotated[int, Meta(ge=-256, le=256)] = -16
     octaves: Annotated[int, Meta(ge=1, le=64)] = 32
+    parts: Literal[1, 2, 4, 8] = 4
     counts: tuple[Count, ...] = ()
     learn: Literal["calm", "always"] = "calm"
     table: TableSpec = TableSpec()
@@ -141,7 +143,8 @@ class ScorerSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
         the conditioned reading itself (a detector without a network). `nll`: the negative log-likelihood of
         the reading under the model's forecast (needs a scale head). `difference`: the conditioned reading
         minus the one before. `self_scaled`: the size of the residual in units of the scale the model said,
-        |x - mu| exp(-s), not divided by residual_scale (needs a scale head).
+        |x - mu| exp(-s), not divided by residual_scale (needs a scale head). `reading`: the scaled reading
+        before all conditioning, so that the network alone sees what is clipped.
     kind: z is the EWMA of e with `rate`, d = z - center, a = |e - center| (one-sided: the part of that sign).
         `mewma`: sum_ij d_i W_ij d_j.  `mewma_diagonal`: sum d^2 w.  `ewma_z`: max d^2 w.
         The following are computed for each channel, and the largest channel counts:
@@ -280,6 +283,8 @@ class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
         scores; `alarm_class` is the anomaly.
     horizons: steps ahead of each forecast, rising. Expected values, and the forecasts that replace missing
         readings, are those of the first. Nothing is judged before the longest has spoken once since a reset.
+    early: judge as soon as the first horizon has spoken; a longer one that has not counts as having come
+        true: 0 as a scorer's deviation.
     scale_head: with `laplace` or `gaussian` there are as many outputs again behind the first ones, s = ln of
         the scale each forecast expects to be off by, limited to -4..3. A residual is then
         (x - mu) exp(-s), nll is |x - mu| exp(-s) + s, or ((x - mu) exp(-s))^2 / 2 + s.
@@ -309,6 +314,7 @@ class DetectorSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
     scale_head: Literal["none", "laplace", "gaussian"] = "none"
     probability: TableSpec = TableSpec()
     band: Positive = 3.0
+    early: bool = False
 
     def check(self, channels: int, outputs: int) -> None:
         """Check against a model of `channels` readings and `outputs` outputs: `ModelFileError` if unfit."""

@@ -22,8 +22,8 @@ SCORER_KINDS = (
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
     "level",
 )  # fmt: skip
-RESIDUAL, INPUT, NLL, DIFFERENCE, SELF_SCALED = range(5)
-SOURCES = ("residual", "input", "nll", "difference", "self_scaled")
+RESIDUAL, INPUT, NLL, DIFFERENCE, SELF_SCALED, READING = range(6)
+SOURCES = ("residual", "input", "nll", "difference", "self_scaled", "reading")
 FIXED, QUANTILE, DSPOT_EWMA, DSPOT, CONFORMAL, POT, SPOT = range(7)
 THRESHOLD_KINDS = ("fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot")
 BOTH, UP, DOWN = range(3)
@@ -36,8 +36,8 @@ NO_TAIL, STREAM, TABLE = range(3)
     MORE_KIND, MORE_SOURCE, MORE_HORIZON, MORE_SIDE, MORE_RATE, MORE_UNIT, MORE_WEIGHT, MORE_MEMORY,
     MORE_SLACK, MORE_BOUND, MORE_CAP, MORE_MARGIN, MORE_ALWAYS, MORE_TAIL, MORE_TAIL_ALWAYS, MORE_LOW,
     MORE_BINS, MORE_STATE_AT, MORE_WEIGHTS_AT, MORE_WEIGHTS, MORE_TABLE_AT, MORE_POINTS,
-    MORE_GROUP, MORE,
-) = range(24)  # fmt: skip
+    MORE_GROUP, MORE_BITS, MORE,
+) = range(25)  # fmt: skip
 # Its state in `detect`: count, then C numbers A, C numbers B, then the tail's counts.
 COUNT_AT, CHART_AT = range(2)
 # A forecast: steps ahead, where its ring is in `detect`.

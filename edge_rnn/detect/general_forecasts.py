@@ -45,6 +45,8 @@ def compare(
                 scale = exp(log_scale)
                 z = z / scale
             z = condition.clip(z, LIMIT)
+            if p.rings and age < ahead:  # it has not spoken yet
+                z = log_scale = 0.0
             surprise = abs(z) if p.gaussian == 0 else 0.5 * (z * z)
             work[nll + (p.horizons + k) * c + i] = abs(z)
             work[nll + k * c + i] = condition.clip(surprise + log_scale, LIMIT)

@@ -45,7 +45,7 @@ def prepare(
         at_level = at.DETECT_HEAD + at.LEVEL_AT * c + i
         scaled = work[at.SCALED * c + i]
         good = fault[i] == guard.NONE
-        work[at.RAW * c + i] = scaled
+        work[at.RAW * c + i] = condition.clip(scaled, LIMIT)
         drifts = v[at.DRIFT * c + i] != 0.0
         runs = v[p.running_at + i] != 0.0
         slopes = p.trends and v[p.trends_at + i] != 0.0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.detector_check import BINS_PER_OCTAVE
 from edge_rnn.core.detector_spec import DetectorSpec, ScorerSpec, TailSpec
 from edge_rnn.core.model import DIFFERENCE, TIME_FEATURES, Model
 from edge_rnn.detect import fields as at
@@ -56,7 +55,7 @@ def is_general(model: Model, spec: DetectorSpec) -> bool:
 
 def tree_of(tail: TailSpec) -> Vector:
     """The state (1 + bins,) of a histogram that starts with `tail.counts`; see tails.py."""
-    bins = BINS_PER_OCTAVE * tail.octaves
+    bins = tail.parts * tail.octaves
     tree = np.zeros(1 + bins)
     for place, count in enumerate(tail.counts):
         tree[0] += count
@@ -149,7 +148,7 @@ class General:
         )
         self.values |= {
             "horizons": len(ahead), "heads": heads, "gaussian": spec.scale_head == "gaussian", "rings": rings,
-            "longest": ahead[-1] if rings else 0, "points": len(points.scores),
+            "longest": (ahead[0] if spec.early else ahead[-1]) if rings else 0, "points": len(points.scores),
             "recovers": recovers, "recovery": spec.alarm.recovery, "rebase": spec.alarm.rebase,
             "recovery_at": rings_at[-1],
             "trends": trends, "trend_at": trend_at, "trend_level_rate": condition.trend_level_rate,
@@ -157,7 +156,7 @@ class General:
             "relevel": spec.alarm.relevel, "relevel_at": relevel_at,
             "relevel_slope_rate": spec.alarm.relevel_slope_rate,
             "said_next": spec.kind == "forecast" and ahead[0] == 1,
-            "levels_said": any(s.source not in ("input", "difference") for s in spec.scorers),
+            "levels_said": any(s.source not in ("input", "difference", "reading") for s in spec.scorers),
         }  # fmt: skip
 
     def _state(self, scorer: ScorerSpec) -> Vector:
@@ -194,6 +193,6 @@ class General:
             head |= {
                 at.MORE_TAIL: at.STREAM if tail.kind == "stream" else at.TABLE,
                 at.MORE_TAIL_ALWAYS: tail.learn == "always", at.MORE_LOW: tail.low,
-                at.MORE_BINS: BINS_PER_OCTAVE * tail.octaves,
+                at.MORE_BINS: tail.parts * tail.octaves, at.MORE_BITS: tail.parts.bit_length() - 1,
             }  # fmt: skip
         return list(head.values()), [*scorer.precision, *table]

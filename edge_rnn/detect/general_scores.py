@@ -34,6 +34,8 @@ def source(p: Any, m: Vector, work: Vector) -> Vector:
         start = (at.GENERAL_VECTORS + p.horizons + int(m[at.MORE_HORIZON])) * c
     elif m[at.MORE_SOURCE] == at.SELF_SCALED:
         start = (at.GENERAL_VECTORS + 2 * p.horizons + int(m[at.MORE_HORIZON])) * c
+    elif m[at.MORE_SOURCE] == at.READING:
+        start = at.RAW * c
     return work[start : start + c]
 
 
@@ -76,7 +78,7 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
         one = one / m[at.MORE_UNIT]
         if m[at.MORE_TAIL] == at.STREAM:
             bins = int(m[at.MORE_BINS])
-            place = tails.bin_of(max(one, 0.0), int(m[at.MORE_LOW]), bins)
+            place = tails.bin_of(max(one, 0.0), int(m[at.MORE_LOW]), bins, int(m[at.MORE_BITS]))
             work[bins_at + s] = place
             one = tails.surprise(detect[chart + 2 * c : chart + 2 * c + 1 + bins], place)
         elif m[at.MORE_TAIL] == at.TABLE:

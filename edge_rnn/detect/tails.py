@@ -1,7 +1,7 @@
 """How rare a score is: the part of normal scores that are at least as high.
 
-**Histogram.** A stream's own scores, four bins per factor of two: the bin is the float64's exponent and its
-two leading mantissa bits, so finding it takes no logarithm. Counts lie in a Fenwick tree, the highest bin
+**Histogram.** A stream's own scores, 2**bits bins per factor of two: the bin is the float64's exponent and
+its leading mantissa bits, so finding it takes no logarithm. Counts lie in a Fenwick tree, the highest bin
 first: adding a score and counting all that are at least as high each take at most 9 additions for 256 bins.
 
     p = (scores in this bin or above + 1/2) / (scores + 1)          0 < p < 1
@@ -27,9 +27,9 @@ FEWEST = 10
 
 
 @jit
-def bin_of(value: float, low: int, bins: int) -> int:
-    """The bin of a score >= 0, 0 .. bins - 1, counted from 2**low upward."""
-    place = (int(np.float64(value).view(np.int64)) >> 50) - 4 * (1023 + low)
+def bin_of(value: float, low: int, bins: int, bits: int) -> int:
+    """The bin of a score >= 0, 0 .. bins - 1, from 2**low upward by exponent and `bits` of the mantissa."""
+    place = (int(np.float64(value).view(np.int64)) >> (52 - bits)) - ((1023 + low) << bits)
     if place < 0:
         return 0
     return place if place < bins else bins - 1

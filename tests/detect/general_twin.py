@@ -35,13 +35,14 @@ class Tail:
     def __init__(self, spec: Any) -> None:
         self.spec = spec
         if spec.kind == "stream":
-            self.counts = list(spec.counts) or [0] * (4 * spec.octaves)
+            self.counts = list(spec.counts) or [0] * (spec.parts * spec.octaves)
 
     def bin(self, value: float) -> int:
         if value <= 0:
             return 0
         mantissa, exponent = math.frexp(value)  # 1/2 <= mantissa < 1
-        place = (exponent - 1 - self.spec.low) * 4 + int((2 * mantissa - 1) * 4)
+        parts = self.spec.parts
+        place = (exponent - 1 - self.spec.low) * parts + int((2 * mantissa - 1) * parts)
         return min(max(place, 0), len(self.counts) - 1)
 
     def surprise(self, value: float) -> float:
@@ -216,18 +217,21 @@ class GeneralTwin(Twin):
     def network(self, z: list[float]) -> list[float]:
         return super().network(z + self.features)
 
-    def forecasts(self) -> list[list[float]] | None:
-        """Per horizon what was said of this moment: C values, C log scales; None: not all have spoken."""
+    def forecasts(self) -> list[list[float] | None] | None:
+        """Per horizon what was said of this moment: C values, C log scales; None: too few have spoken."""
         spec, c = self.spec, self.c
         heads = 1 if spec.scale_head == "none" else 2
         k_all = len(spec.horizons)
         if spec.horizons == (1,):
             y = self.said
             return [y[:c] + ([min(max(s, -4.0), 3.0) for s in y[c:]] if heads == 2 else [])]
-        if len(self.said_then) < spec.horizons[-1]:
+        if len(self.said_then) < spec.horizons[0 if spec.early else -1]:
             return None
-        found = []
+        found: list[list[float] | None] = []
         for k, ahead in enumerate(spec.horizons):
+            if len(self.said_then) < ahead:
+                found.append(None)
+                continue
             y = self.said_then[-ahead]
             part = y[k * c : (k + 1) * c]
             if heads == 2:
@@ -480,7 +484,10 @@ class GeneralTwin(Twin):
             "residual": [NAN] * c, "expected": [NAN] * c, "fault": fault, "accepted": False,
             "probability": NAN, "band": [NAN] * c, "scorer": 255, "timing": timing,
         }  # fmt: skip
-        sources: dict[Any, list[float]] = {"input": seen, "difference": self.change}
+        sources: dict[Any, list[float]] = {
+            "input": seen, "difference": self.change,
+            "reading": [clip(r, 1e6) for r in raw],
+        }  # fmt: skip
         if said is not None:
             self.compare(said, seen, sources, out, x, present)
 
@@ -564,11 +571,21 @@ class GeneralTwin(Twin):
         return sources[key]
 
     def compare(
-        self, said: list[list[float]], seen: list[float], sources: dict, out: dict, x: Any, present: Any
+        self,
+        said: list[list[float] | None],
+        seen: list[float],
+        sources: dict,
+        out: dict,
+        x: Any,
+        present: Any,
     ) -> None:
         spec, c = self.spec, self.c
         scales = spec.residual_scale or (1.0,) * (c * len(spec.horizons))
         for k, part in enumerate(said):
+            if part is None:
+                for name in ("residual", "nll", "self_scaled"):
+                    sources[name, k] = [0.0] * c
+                continue
             residuals, nlls, sizes = [], [], []
             for i in range(c):
                 z, log_scale, scale = seen[i] - part[i], 0.0, 1.0

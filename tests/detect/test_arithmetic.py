@@ -42,14 +42,17 @@ def test_exact_places() -> None:
     assert [arithmetic.cosine(v) for v in (0.0, 0.25, 0.5, 0.75)] == [1.0, 0.0, -1.0, 0.0]
 
 
-def test_bins_are_quarters_of_an_octave() -> None:
+@pytest.mark.parametrize("bits", [0, 1, 2, 3])
+def test_bins_are_equal_parts_of_an_octave(bits: int) -> None:
+    parts = 2**bits
     for low, octaves in ((-16, 32), (0, 2), (-3, 5)):
-        edges = [math.ldexp(1 + j / 4, low + k) for k in range(octaves) for j in range(4)]
+        edges = [math.ldexp(1 + j / parts, low + k) for k in range(octaves) for j in range(parts)]
+        bins = parts * octaves
         for place, edge in enumerate(edges):
-            assert tails.bin_of(edge, low, 4 * octaves) == place
-            assert tails.bin_of(math.nextafter(edge, 0.0), low, 4 * octaves) == max(place - 1, 0)
-        assert tails.bin_of(0.0, low, 4 * octaves) == 0
-        assert tails.bin_of(1e300, low, 4 * octaves) == 4 * octaves - 1
+            assert tails.bin_of(edge, low, bins, bits) == place
+            assert tails.bin_of(math.nextafter(edge, 0.0), low, bins, bits) == max(place - 1, 0)
+        assert tails.bin_of(0.0, low, bins, bits) == 0
+        assert tails.bin_of(1e300, low, bins, bits) == bins - 1
 
 
 def test_the_tree_counts_what_is_at_least_as_high() -> None:

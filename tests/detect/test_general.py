@@ -37,7 +37,7 @@ TABLE = TableSpec(scores=(0.3, 1.0, 4.0), exceed=(0.5, 0.1, 0.01))
 @st.composite
 def scorers(draw: st.DrawFn, c: int, horizons: int, scale_head: str, seed: int) -> ScorerSpec:
     kind = draw(st.sampled_from(SCORER_KINDS))
-    sources = ["residual", "residual", "input", "difference"]
+    sources = ["residual", "residual", "input", "difference", "reading"]
     sources += [] if scale_head == "none" else ["nll", "self_scaled"]
     source = draw(st.sampled_from(sources))
     tail = draw(
@@ -45,6 +45,7 @@ def scorers(draw: st.DrawFn, c: int, horizons: int, scale_head: str, seed: int) 
             [
                 None, None, TailSpec(kind="table", table=TABLE), TailSpec(),
                 TailSpec(low=-4, octaves=5, counts=tuple(range(20)), learn="always"),
+                TailSpec(low=-6, octaves=9, parts=draw(st.sampled_from([1, 2, 8]))),
             ]
         )
     )  # fmt: skip
@@ -109,8 +110,8 @@ def models(draw: st.DrawFn, c: int) -> Model:
     )  # fmt: skip
     recovers = draw(st.booleans())
     detector = msgspec.structs.replace(
-        base, horizons=ahead, scale_head=head, condition=condition, guard=guard, threshold=threshold,
-        alarm=alarm, probability=draw(st.sampled_from([TableSpec(), TABLE])),
+        base, horizons=ahead, early=draw(st.booleans()), scale_head=head, condition=condition, guard=guard,
+        threshold=threshold, alarm=alarm, probability=draw(st.sampled_from([TableSpec(), TABLE])),
         residual_scale=draw(st.sampled_from([(), tuple(0.5 + i for i in range(c * len(ahead)))])),
         scorers=tuple(draw(scorers(c, len(ahead), head, i)) for i in range(draw(st.integers(1, 3)))),
     )  # fmt: skip
