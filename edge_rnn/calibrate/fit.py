@@ -13,6 +13,10 @@ calibration and operation cannot differ:
 4. threshold, where its kind asks for it, and probability: from the combined scores on the same rows
    (tables.py).
 
+With `passes` steps 2 and 3 are repeated with the alarm at work, each scorer alone, on the rows in which it
+is off: for recordings that hold events, and for detectors that change with an alarm. With `robust` the
+numbers of a scorer come from medians, and so does its unit. With `gate` the network must pay (gate.py).
+
 `fit_detector` does this for any detector, given as a `DetectorSpec` without these numbers;
 `calibrate_detector` for the one that `Options` describe.
 
@@ -35,7 +39,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.calibrate import kinds, statistics, tables
+from edge_rnn.calibrate import kinds, observe, statistics, tables
+from edge_rnn.calibrate.gate import looks_at_network, on_readings, ratio
+from edge_rnn.calibrate.observe import FEWEST_ROWS, NO_ALARM
 from edge_rnn.calibrate.rows import Recording, Rows, checked
 from edge_rnn.core.detector_spec import (
     AlarmSpec,
@@ -43,20 +49,13 @@ from edge_rnn.core.detector_spec import (
     DetectorSpec,
     GuardSpec,
     ScorerSpec,
-    Source,
     TableSpec,
     ThresholdSpec,
 )  # fmt: skip
 from edge_rnn.core.model import Model
-from edge_rnn.detect import fields as at
-from edge_rnn.detect.detector import Detector
-from edge_rnn.detect.verdict import STATUSES
 from edge_rnn.errors import DataError, ModelFileError
 
 Floats = NDArray[np.float64]
-
-FEWEST_ROWS = 30
-_NO_ALARM = ThresholdSpec(kind="fixed", value=1e300)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,9 @@ class Options:
     `risk` above a moving mean. alarms_per_day: in place of risk, by the sampling period. horizons,
     scale_head: what the network's outputs are; there is a residual scorer for each horizon. warmup,
     max_freeze: steps. guard: None = limits found in the recordings. condition: None = with the drift found
-    in them by `drift_rule` (see `drifting`).
+    in them by `drift_rule` (see `drifting`), and level and slope taken out by the rule `trend`: of `all`
+    channels, or of those that `drifting` finds `smooth`, which then have no drift. robust, passes, gate: see
+    `fit_detector`.
     """
 
     kind: Literal["forecast", "reconstruct"] = "forecast"
@@ -90,6 +91,23 @@ class Options:
     guard: GuardSpec | None = None
     condition: ConditionSpec | None = None
     drift_rule: Literal["blocks", "smooth"] = "blocks"
+    trend: Literal["none", "smooth", "all"] = "none"
+    robust: bool = False
+    passes: int = 0
+    gate: float = 0.0
+
+
+def conditioning(recordings: Sequence[Recording], options: Options) -> ConditionSpec:
+    """The conditioning that `options` ask for, found in recordings in which nothing was wrong."""
+    if options.condition is not None:
+        return options.condition
+    channels = checked(recordings)[0][1].shape[1]
+    trend = {
+        "none": (), "all": (True,) * channels, "smooth": statistics.drifting(recordings, "smooth")
+    }[options.trend]  # fmt: skip
+    drift = statistics.drifting(recordings, options.drift_rule)
+    left = tuple(d and not t for d, t in zip(drift, trend or (False,) * channels, strict=True))
+    return ConditionSpec(drift=left, trend=trend)
 
 
 def calibrate_detector(
@@ -129,14 +147,14 @@ def calibrate_detector(
     template = DetectorSpec(
         kind=options.kind, horizons=options.horizons, scale_head=options.scale_head, warmup=options.warmup,
         guard=options.guard or limits(recordings),
-        condition=options.condition
-        or ConditionSpec(drift=statistics.drifting(recordings, options.drift_rule)),
+        condition=conditioning(recordings, options),
         scorers=tuple(scorer for scorer, _ in wanted), alarm=options.alarm,
         threshold=ThresholdSpec(kind=options.threshold, value=1.0, risk=risk, max_freeze=options.max_freeze),
     )  # fmt: skip
     return fit_detector(
         model, recordings, template, unseen_from, factors=[factor for _, factor in wanted],
-        quantile=options.quantile, shrinkage=options.shrinkage,
+        quantile=options.quantile, shrinkage=options.shrinkage, robust=options.robust, passes=options.passes,
+        gate=options.gate,
     )  # fmt: skip
 
 
@@ -156,6 +174,9 @@ def fit_detector(
     factors: Sequence[float] | None = None,
     quantile: float = 0.99,
     shrinkage: float = 0.1,
+    robust: bool = False,
+    passes: int = 0,
+    gate: float = 0.0,
 ) -> Model:
     """`model` with the detector that `template` describes, fitted to `recordings`.
 
@@ -167,6 +188,13 @@ def fit_detector(
         factors: per scorer the multiple of the `quantile` of its scores at which its score is 1; 0 leaves the
             template's unit, which is what a scorer with a tail wants. Default: 1, with a tail 0.
         quantile, shrinkage: see `Options`.
+        robust: numbers of the scorers (kinds ewma_z and mewma_diagonal) from medians of single deviations;
+            a factor is then on the squared normal deviate: 3 standard deviations are 9.
+        passes: how often the scorers' numbers are taken anew, with the alarm at work, from the rows in which
+            it is off. Without tails, thresholds fixed and quantile only.
+        gate: the network must pay: where what its forecast leaves is not smaller than gate times the readings
+            (gate.py), scorers of the network look at the readings instead. 0 = no such rule. What was found
+            stands in the model's provenance, as `network_gate`.
 
     Raises:
         DataError: as `calibrate_detector`.
@@ -182,31 +210,78 @@ def fit_detector(
         raise ModelFileError(
             f"factors: expected one per scorer ({len(template.scorers)}), got {len(factors)}"
         )
+    if passes and (
+        any(s.tail for s in template.scorers) or template.threshold.kind not in ("fixed", "quantile")
+    ):
+        raise ModelFileError("passes: need scorers without a tail and a threshold fixed or quantile; leave 0")
+    how = _How(quantile, shrinkage, robust, passes)
+    fitted = _fitted(model, rows, template, starts, factors, how)
+    if gate == 0.0 or not looks_at_network(template):
+        return fitted
+    if template.scale_head != "none":
+        raise ModelFileError(
+            f"gate: scale_head {template.scale_head} has residuals in units of its own; leave 0"
+        )
+    swapped, kept = on_readings(template, factors)
+    plain = _fitted(model, rows, swapped, starts, kept, how)
+    found = ratio(observe.residuals(fitted, rows, starts), observe.readings(plain, rows, starts))
+    facts = {"ratio": round(found, 4), "limit": gate, "network": found < gate}
+    best = fitted if found < gate else plain
+    return replace(best, provenance={**best.provenance, "network_gate": facts})
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """See `fit_detector`."""
+
+    quantile: float
+    shrinkage: float
+    robust: bool
+    passes: int
+
+
+def _fitted(
+    model: Model,
+    rows: Rows,
+    template: DetectorSpec,
+    starts: Sequence[int],
+    factors: Sequence[float],
+    how: _How,
+) -> Model:
+    """`fit_detector` without the gate."""
     replaced = msgspec.structs.replace
     spec = replaced(
-        template, period_ns=template.period_ns or statistics.period(recordings), threshold=_NO_ALARM,
+        template, period_ns=template.period_ns or statistics.period(list(rows)), threshold=NO_ALARM,
         alarm=AlarmSpec(), residual_scale=(), probability=TableSpec(),
-        scorers=_probes(template, model.channels),
+        scorers=observe.probes(template.scorers, model.channels),
     )  # fmt: skip
-    spec = replaced(spec, residual_scale=_residual_scale(replace(model, detector=spec), rows))
-    looked = _smoothed(replace(model, detector=spec), rows)
+    spec = replaced(spec, residual_scale=observe.residual_scale(replace(model, detector=spec), rows))
+    looked = observe.smoothed(replace(model, detector=spec), rows)
     fitted = []
-    for s, (scorer, factor) in enumerate(zip(template.scorers, factors, strict=True)):
-        scorer = kinds.with_numbers(  # noqa: PLW2901
-            replaced(scorer, tail=None, weight=1.0), looked[:, 2 * s], looked[:, 2 * s + 1], shrinkage
-        )
-        alone = replaced(spec, scorers=(scorer,))
-        scores = _scores(replace(model, detector=alone), rows, starts)
-        if factor > 0:
-            unit = max(factor * float(np.quantile(scores, quantile)) * scorer.unit, 1e-9)
-            scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)  # noqa: PLW2901
-        old = template.scorers[s]
+    for s, (old, factor) in enumerate(zip(template.scorers, factors, strict=True)):
+        bare = replaced(old, tail=None, weight=1.0)
+        scorer, scores = _numbers(
+            model, rows, starts, spec, bare, looked[:, 2 * s : 2 * s + 2], factor, how
+        )  # fmt: skip
+        at_work = replaced(spec, threshold=template.threshold, alarm=template.alarm)
+        for _ in range(how.passes):
+            alone = replaced(at_work, scorers=(scorer, *observe.unheard((scorer,), model.channels)))
+            again = observe.smoothed(replace(model, detector=alone), rows)[:, 1:]
+            if len(again) < FEWEST_ROWS:
+                raise DataError(
+                    f"calibration: the alarm of {old.source} {old.kind} is off in only {len(again)} rows, "
+                    f"expected at least {FEWEST_ROWS}; record rows in which less is wrong, or give a larger "
+                    "factor"
+                )
+            scorer, scores = _numbers(model, rows, starts, at_work, scorer, again, factor, how)
         tail = None if old.tail is None else tables.filled(old.tail, scores)
         fitted.append(replaced(scorer, tail=tail, weight=old.weight))
     wanted = template.threshold
-    peaks = replaced(_NO_ALARM, peak_hold=wanted.peak_hold, peak_decay=wanted.peak_decay)
+    peaks = replaced(NO_ALARM, peak_hold=wanted.peak_hold, peak_decay=wanted.peak_decay)
     spec = replaced(spec, scorers=tuple(fitted), threshold=peaks)
-    scores = _scores(replace(model, detector=spec), rows, starts)
+    if how.passes:
+        spec = replaced(spec, threshold=wanted, alarm=template.alarm)
+    scores = observe.scores(replace(model, detector=spec), rows, starts)
     spec = replaced(
         spec, threshold=tables.threshold_of(scores, wanted), alarm=template.alarm,
         probability=tables.table_of(scores),
@@ -214,18 +289,23 @@ def fit_detector(
     return replace(model, detector=spec)
 
 
-def _probes(template: DetectorSpec, channels: int) -> tuple[ScorerSpec, ...]:
-    """Two scorers for each of the template, whose states are its deviation as it is, and smoothed."""
-    return tuple(
-        _probe(s.source, s.horizon, rate, channels) for s in template.scorers for rate in (1.0, s.rate)
-    )
-
-
-def _probe(source: Source, horizon: int, rate: float, channels: int) -> ScorerSpec:
-    return ScorerSpec(
-        kind="ewma_z", source=source, horizon=horizon, rate=rate, center=(0.0,) * channels,
-        precision=(1.0,) * channels,
-    )  # fmt: skip
+def _numbers(
+    model: Model, rows: Rows, starts: Sequence[int], spec: DetectorSpec, scorer: ScorerSpec, looked: Floats,
+    factor: float, how: _How,
+) -> tuple[ScorerSpec, Floats]:  # fmt: skip
+    """`scorer` with its numbers and unit, from its single and smoothed deviations `looked` (N, 2, C), and its
+    scores on unseen rows under `spec`."""
+    replaced = msgspec.structs.replace
+    if how.robust:
+        scorer = kinds.robust_numbers(scorer, looked[:, 0])
+        scorer = replaced(scorer, unit=factor) if factor > 0 else scorer
+    else:
+        scorer = kinds.with_numbers(scorer, looked[:, 0], looked[:, 1], how.shrinkage)
+    scores = observe.scores(replace(model, detector=replaced(spec, scorers=(scorer,))), rows, starts)
+    if factor > 0 and not how.robust:
+        unit = max(factor * float(np.quantile(scores, how.quantile)) * scorer.unit, 1e-9)
+        scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)
+    return scorer, scores
 
 
 def without_network(model: Model) -> Model:
@@ -239,65 +319,3 @@ def without_network(model: Model) -> Model:
     if spec is None or not scorers:
         raise ModelFileError("baseline: the detector has no scorer with source input; calibrate one")
     return replace(model, detector=msgspec.structs.replace(spec, scorers=scorers))
-
-
-def _normal_rows(
-    detector: Detector, t: NDArray[np.int64], x: Floats
-) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    """The verdicts on one recording from a cold start, and which of them are neither warming nor faulty."""
-    detector.reset()
-    verdicts = detector.run(t, x)
-    return verdicts, verdicts["status"] == STATUSES.index("normal")
-
-
-def _residual_scale(model: Model, rows: Rows) -> tuple[float, ...]:
-    """(K * C,) standard deviation of the residuals in model space, at least a thousandth."""
-    spec = model.detector
-    assert spec is not None
-    probes = tuple(_probe("residual", k, 1.0, model.channels) for k in range(len(spec.horizons)))
-    together = _smoothed(replace(model, detector=msgspec.structs.replace(spec, scorers=probes)), rows)
-    if len(together) < FEWEST_ROWS:
-        raise DataError(
-            f"calibration: expected at least {FEWEST_ROWS} rows without faults behind the warm-up, got "
-            f"{len(together)} of {sum(len(t) for t, _ in rows)}; record for longer, or leave out a channel "
-            "that is often missing"
-        )
-    return tuple(float(v) for v in np.maximum(together.std(axis=0), 1e-3).ravel())
-
-
-def _smoothed(model: Model, rows: Rows) -> Floats:
-    """(N, S, C): each scorer's smoothed deviation, read from the state after every normal row."""
-    detector = Detector(model)
-    table, c = detector.table, model.channels
-    scorers = len(table.plan.spec.scorers)
-    first, row = np.zeros(1, np.int64), np.zeros(1, table.verdict_dtype)
-    present = np.ones((1, c), np.uint8)
-    places = np.array(
-        [at.DETECT_HEAD + (at.SCORERS_AT + 2 * s + 1) * c + i for s in range(scorers) for i in range(c)]
-    )
-    state = table.states["detect"][0]
-    normal = STATUSES.index("normal")
-    result = []
-    for t, x in rows:
-        detector.reset()
-        for i in range(len(t)):
-            table.step_rows(first, t[i : i + 1], x[i : i + 1], present, row)
-            if row["status"][0] == normal:
-                result.append(state[places])
-    return np.array(result).reshape(-1, scorers, c)
-
-
-def _scores(model: Model, rows: Rows, starts: Sequence[int]) -> Floats:
-    """The scores of all normal rows the network was not trained on."""
-    detector = Detector(model)
-    scores = []
-    for (t, x), start in zip(rows, starts, strict=True):
-        verdicts, normal = _normal_rows(detector, t, x)
-        scores.append(verdicts["score"][start:][normal[start:]])
-    together = np.concatenate(scores)
-    if len(together) < FEWEST_ROWS:
-        raise DataError(
-            f"calibration: expected at least {FEWEST_ROWS} rows the network was not trained on, got "
-            f"{len(together)}; hold back a longer part"
-        )
-    return together

@@ -10,11 +10,35 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.calibrate.statistics import NORMAL_MEDIAN
 from edge_rnn.core.detector_spec import ScorerSpec
+from edge_rnn.errors import ModelFileError
 
 Floats = NDArray[np.float64]
 
 SMALLEST_VARIANCE = 1e-4
+
+
+def robust_numbers(scorer: ScorerSpec, e: Floats) -> ScorerSpec:
+    """`scorer` of kind ewma_z or mewma_diagonal with numbers from medians of single deviations e (N, C).
+
+    The center is the median, and the variance of the smoothed deviation (median |e - center| / 0.6745)^2
+    rate / (2 - rate), as of errors that do not depend on the step before. It is known from far fewer rows
+    than the variance of what is smoothed, and a few events among the rows move it little; where errors do
+    hang together, it is too small.
+
+    Raises:
+        ModelFileError: another kind.
+    """
+    if scorer.kind not in ("ewma_z", "mewma_diagonal"):
+        raise ModelFileError(
+            f"robust: a scorer of kind {scorer.kind} has no numbers from medians; take ewma_z or "
+            "mewma_diagonal"
+        )
+    center = np.median(e, axis=0)
+    spread = np.median(np.abs(e - center), axis=0) / NORMAL_MEDIAN
+    variances = np.maximum(spread**2, SMALLEST_VARIANCE) * (scorer.rate / (2.0 - scorer.rate))
+    return _replaced(scorer, center=center, precision=1.0 / variances)
 
 
 def with_numbers(scorer: ScorerSpec, e: Floats, z: Floats, shrinkage: float) -> ScorerSpec:

@@ -22,6 +22,8 @@ DRIFT_BLOCKS = 10
 DRIFT_RATIO = 1.5
 # A channel is smooth if its steps vary less than a tenth of what independent readings' would.
 SMOOTH_RATIO = 0.1
+# The median of a normal variable's size, in its standard deviations.
+NORMAL_MEDIAN = 0.6744897501960817
 # A value may repeat twice as often as it ever did in training, and at least this often.
 STUCK_FACTOR = 2
 STUCK_LEAST = 10
@@ -36,8 +38,12 @@ def _column(rows: Rows, c: int) -> NDArray[np.float64]:
     return finite
 
 
-def scaling(recordings: Sequence[Recording]) -> Scaler:
+def scaling(recordings: Sequence[Recording], trend: Sequence[bool] = ()) -> Scaler:
     """Mean and standard deviation per channel; a channel that never changes gets 1.
+
+    trend: per channel whether level and slope are removed. Such a channel has no spread of its own: the
+    longer it wanders, the larger. Its unit is the noise of its steps, median |d - median d| / 0.6745 / sqrt 2
+    with d the steps, or, where most steps are equal, their standard deviation over sqrt 2.
 
     Raises:
         DataError: a channel without a finite reading or with too large ones, or recordings that do not fit
@@ -59,9 +65,22 @@ def scaling(recordings: Sequence[Recording]) -> Scaler:
                 "spread in float64; remove them, or bring the channel to another unit"
             )
         # Rounding alone gives a constant channel of size m a spread near m * 1e-16.
-        if spread > 1e-9 * max(1.0, abs(mean[c])):
+        least = 1e-9 * max(1.0, abs(mean[c]))
+        if trend and trend[c]:
+            spread = _noise(rows, c, least) or spread
+        if spread > least:
             std[c] = spread
     return Scaler(mean, std)
+
+
+def _noise(rows: Rows, c: int, least: float) -> float:
+    """The spread of the noise of one channel's steps; 0 where it does not step."""
+    steps = np.concatenate([np.diff(x[np.isfinite(x[:, c]), c]) for _, x in rows])
+    if not steps.size:
+        return 0.0
+    noise = float(np.median(np.abs(steps - np.median(steps)))) / NORMAL_MEDIAN
+    noise = (noise if noise > least else float(steps.std())) / 2**0.5
+    return noise if noise > least else 0.0
 
 
 def drifting(

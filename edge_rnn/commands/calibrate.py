@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     tables = _tables(args, [i.name for i in old.inputs])
     data = prepare(tables, args.rows)
     recordings: list[Recording] = [(s.times_ns, s.values) for s in data.stretches]
-    new = old if args.keep_scaling else replace(old, scaler=scaling(recordings))
+    new = old if args.keep_scaling else replace(old, scaler=scaling(recordings, spec.condition.trend))
     guard = spec.guard if args.keep_guard else _guard(spec.guard, recordings, data.period_ns)
     quantile = Options().quantile if args.quantile is None else args.quantile
     new = _fitted(new, recordings, guard, quantile, args.alarms_per_day)

@@ -82,6 +82,15 @@ def skill(
     return Skill(*(float(s) for s in sums))
 
 
+def gate_sentence(gate: Mapping[str, Any]) -> str:
+    """Whether the network paid, in plain words; the rule is calibration's (edge_rnn.calibrate.gate)."""
+    left = f"what its forecast leaves is {gate['ratio']:.0%} of the readings' size".replace("%", " %")
+    limit = f"{gate['limit']:.0%}".replace("%", " %")
+    if gate["network"]:
+        return f"{left}, below {limit}: it is used"
+    return f"{left}, not below {limit}: it does NOT pay, and the detector scores the readings alone"
+
+
 def data_section(data: TrainingData, trained: int) -> Card:
     """What there was: rows, times, period, channels."""
     first = min(int(s.times_ns[0]) for s in data.stretches)
@@ -136,6 +145,10 @@ def render(card: Mapping[str, Any], width: int | None = None) -> str:
     say("", loss["sentence"])
     if card["drift_removed"]:
         say("drift", f"slow level removed from {', '.join(card['drift_removed'])}")
+    if card.get("trend_removed"):
+        say("trend", f"level and slope removed from {', '.join(card['trend_removed'])}")
+    if card.get("network_gate"):
+        say("network", gate_sentence(card["network_gate"]))
     say("spread", ", ".join(f"{name} ±{value:.3g}" for name, value in card["residual_spread"].items()))
     for key, label in (("detector", "detector"), ("baseline", "no RNN")):
         part = card[key]

@@ -1,9 +1,10 @@
 """Stretches of raw readings as the network will see them on the device, in NumPy.
 
-The same equations as `edge_rnn.detect`, row by row: scale in float64, remove the slow level of drifting
-channels or bring a channel to the mean and spread of its own past, limit, cast to float32; then the features
+The same equations as `edge_rnn.detect`, row by row: scale in float64, remove the slow level (and slope) of
+a channel or bring it to the mean and spread of its own past, limit, cast to float32; then the features
 made of the time and of the channels. A reading that is missing or not finite repeats the last good one, as
-the guard's `hold` does. The one difference: without an alarm there is no freezing of levels.
+the guard's `hold` does. The differences: without an alarm there is no freezing of levels
+and no taking of a new one, and without a forecast no limit on how far from it a reading may be.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def condition(
     count = scaled.shape[1]
     drift = np.array(spec.drift or (False,) * count)
     runs = np.array(spec.running or (False,) * count)
+    trend = np.array(spec.trend or (False,) * count)
+    drift = drift | trend
+    slope, n = np.zeros(count), np.zeros(count)
     # Before a channel's first good reading there is nothing to hold: its mean.
     held = np.zeros(count)
     level, variance = np.zeros(count), np.ones(count)
@@ -60,11 +64,16 @@ def condition(
         level = np.where(drift & good & ~started, row, level)
         started |= good
         spread = np.where(runs, np.sqrt(variance), 1.0)
-        z = (np.where(good, row, 0.0) - level) / spread
+        base = level + slope
+        z = (np.where(good, row, 0.0) - base) / spread
         hard = np.clip(z, -spec.clip, spec.clip)
         held = np.where(good, np.clip(_soft(z, spec.soft_clip), -spec.clip, spec.clip), held)
         seen[t] = held
-        level = np.where(drift & good, level + spec.drift_rate * held, level)
+        n += trend & good
+        g, h = _gains(np.maximum(n, 1.0), spec)
+        rate = np.where(trend, g, spec.drift_rate)
+        level = np.where(drift & good, base + rate * held, level)
+        slope = np.where(trend & good, slope + h * held, slope)
         if runs.any():
             learns = runs & good
             share = 1.0 / np.minimum(weight + 1.0, spec.running_memory)
@@ -77,6 +86,12 @@ def condition(
     for i, name in enumerate(features):
         out[:, count + i] = _feature(name, stretch.times_ns + spec.utc_offset_ns, seen, channels)
     return Rows(out, known)
+
+
+def _gains(n: Floats, spec: ConditionSpec) -> tuple[Floats, Floats]:
+    """Of level and slope at the n-th reading, from 1; see detect/trend.py."""
+    both = 2.0 * (2.0 * n - 1.0) / (n * (n + 1.0)), 6.0 / (n * (n + 1.0))
+    return np.maximum(both[0], spec.trend_level_rate), np.maximum(both[1], spec.trend_slope_rate)
 
 
 def _soft(z: Floats, start: float) -> Floats:

@@ -22,13 +22,13 @@ from edge_rnn import __version__
 from edge_rnn.calibrate import (
     Options,
     calibrate_detector,
-    drifting,
+    conditioning,
     scaling,
     silent_limit,
     stuck_limits,
     without_network,
 )
-from edge_rnn.core.detector_spec import ConditionSpec, GuardSpec
+from edge_rnn.core.detector_spec import GuardSpec
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Input, Model
 from edge_rnn.core.stepper import Stepper
@@ -92,22 +92,20 @@ def train(
     data, tails = without_test(whole_data) if keep_test else (whole_data, [None] * len(whole_data.stretches))
     recordings = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
     unseen = held_back_from(data)
-    scaler = scaling(recordings)
     options = options or Options()
+    found = conditioning(recordings, options)
+    scaler = scaling(recordings, found.trend)
     options = replace(
         options,
         horizons=recipe.horizons,
         scale_head=recipe.scale,
-        condition=options.condition or ConditionSpec(drift=drifting(recordings, options.drift_rule)),
+        condition=found,
         guard=options.guard or GuardSpec(
             stuck_after=stuck_limits(recordings), silent_after_ns=silent_limit(recordings),
             gap_ns=GAP_PERIODS * data.period_ns, on_gap="reset",
         ),
     )  # fmt: skip
-    assert options.condition is not None
-    whole = [
-        condition(stretch, scaler, options.condition, features, data.channels) for stretch in data.stretches
-    ]
+    whole = [condition(stretch, scaler, found, features, data.channels) for stretch in data.stretches]
     parts = [cut(stretch, at) for stretch, at in zip(whole, unseen, strict=True)]
     early_stop = [cut(held, (len(held) + 1) // 2)[0] for _, held in parts]
     network, history, recipe, trials = train_or_choose(
@@ -187,7 +185,10 @@ def _card(
     ]
     compared = by_horizon[0]
     spread = np.array(spec.residual_scale[: len(data.channels)]) * scaler.std
-    drift = [channel for channel, on in zip(data.channels, spec.condition.drift, strict=False) if on]
+    drift, trend = (
+        [channel for channel, on in zip(data.channels, flags, strict=False) if on]
+        for flags in (spec.condition.drift, spec.condition.trend)
+    )
     return {
         "name": model.name,
         "data": cards.data_section(data, sum(unseen)),
@@ -203,6 +204,8 @@ def _card(
             ],
         },
         "drift_removed": drift,
+        "trend_removed": trend,
+        "network_gate": model.provenance.get("network_gate"),
         "residual_spread": {c: float(s) for c, s in zip(data.channels, spread, strict=True)},
         "residuals": _histogram(model, data, unseen),
         "device": {
