@@ -12,13 +12,23 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from edge_rnn.service.store import Commit, Message, Store
+from tests.support import torture
 
 from .test_store_damage import change
 
@@ -182,3 +192,16 @@ TestStore.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_torture_2_000_lives_of_a_store() -> None:
+    start = time.monotonic()
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        StoreMachine, settings=settings(TestStore.settings, max_examples=2000, stateful_step_count=40)
+    )
+    torture.record(
+        "store, model-based", "2,000 machines of up to 40 steps",
+        "always at a commit, or what is lost is said", time.monotonic() - start,
+    )  # fmt: skip
