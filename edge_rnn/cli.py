@@ -15,11 +15,14 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from edge_rnn import __version__
 from edge_rnn.errors import EdgeRnnError
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 VERBS = {
     "demo": "the whole daemon on an embedded broker with simulated pumps, in under a minute",
@@ -71,6 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """NumPy's matrix library starts a thread for each further core when it is loaded, each of which first
+    spins: half the cost of the import. A daemon multiplies no matrices; the programs it starts may.
+    """
+    chosen = os.environ.get(_BLAS_THREADS)
+    os.environ.setdefault(_BLAS_THREADS, "1")
+    try:
+        yield
+    finally:
+        if chosen is None:
+            os.environ.pop(_BLAS_THREADS, None)
+
+
 def _run(words: list[str]) -> int:
     if words[:1] in (["--version"], ["-V"]):
         sys.stdout.write(f"edge-rnn {__version__}\n")
@@ -86,7 +103,10 @@ def _run(words: list[str]) -> int:
     if verb == "run":
         # The request to read the configuration again, which has not been read yet; unhandled, it is an end.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    command = import_module(f"edge_rnn.commands.{verb}")
+        with _one_blas_thread():
+            command = import_module("edge_rnn.commands.run")
+    else:
+        command = import_module(f"edge_rnn.commands.{verb}")
     parser = argparse.ArgumentParser(
         prog=f"edge-rnn {verb}",
         description=VERBS[verb][0].upper() + VERBS[verb][1:] + ".",

@@ -28,7 +28,7 @@ import msgspec
 from edge_rnn.files.config_types import HomeAssistantConfig
 from edge_rnn.service.outputs import Publication
 
-ONLINE: Final = b"online"
+_ONLINE: Final = b"online"
 _MANUFACTURER: Final = "edge-rnn"
 _URL: Final = "https://pypi.org/project/edge-rnn/"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
@@ -76,7 +76,7 @@ class Discovery:
         version: str,
         announced: Iterable[str] = (),
     ) -> None:
-        self.birth = f"{config.prefix}/status"
+        self.birth, self.online = f"{config.prefix}/status", _ONLINE
         self._prefix = config.prefix
         self._base = base
         self._most = config.max_streams

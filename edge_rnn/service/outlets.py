@@ -2,7 +2,7 @@
 
 The daemon tells an `Outlets` what happens (a connection, a message, a change of state, an event, a second
 that has passed, a commit) and publishes what it gets back. So the loop knows none of the parts, and a part
-that is not configured costs nothing.
+that is not configured costs nothing, not even its import.
 
 A reload makes a new `Outlets` and hands it the old one's memory (`inherit`): mutes and acknowledgements go
 on, devices that are no longer announced are removed, sinks and recorder finish what they have.
@@ -21,14 +21,14 @@ from edge_rnn import __version__
 from edge_rnn.files.config_types import Config
 from edge_rnn.service.control import Actions, Control
 from edge_rnn.service.event_shape import BeforeAfter
-from edge_rnn.service.homeassistant import ONLINE, Discovery
 from edge_rnn.service.logs import Log
 from edge_rnn.service.outputs import Publication
 from edge_rnn.service.quiet import Quiet
-from edge_rnn.service.record import Recorder
 from edge_rnn.stream.types import Event
 
 if TYPE_CHECKING:
+    from edge_rnn.service.homeassistant import Discovery
+    from edge_rnn.service.record import Recorder
     from edge_rnn.service.sinks import Sink
 
 # Positions in the store.
@@ -80,6 +80,8 @@ class Outlets:
         self._stale = [] if config.homeassistant is not None else announced
         self._discovery: Discovery | None = None
         if config.homeassistant is not None:
+            from edge_rnn.service.homeassistant import Discovery
+
             groups = {name: model for name, (model, _) in models.items()}
             self._discovery = Discovery(
                 config.homeassistant, config.output.base, groups, __version__, announced
@@ -88,11 +90,12 @@ class Outlets:
         self._control = Control(self._quiet, actions, wall_ns) if config.commands is not None else None
         self._recorder: Recorder | None = None
         if config.record is not None:
+            from edge_rnn.service.record import Recorder
+
             names = {name: inputs for name, (_, inputs) in models.items()}
             self._recorder = Recorder(config.record, names, log)
         self._sinks: list[Sink] = []
         if config.sinks:
-            # They bring an HTTP client along: only where they are wanted.
             from edge_rnn.service.sinks import Sink
 
             self._sinks = [Sink(sink, log) for sink in config.sinks]
@@ -101,22 +104,28 @@ class Outlets:
 
     # ---- what the daemon tells
 
+    def begin(self, after: Outlets | None = None) -> None:
+        """Go to work; `after`: what has been at work in the same place, and is closed."""
+        if self._recorder is not None:
+            self._recorder.begin(None if after is None else after._recorder)
+
     def inherit(self, old: Outlets) -> None:
-        """Go on with what another one knew, which is closed then."""
+        """Go on with what another one knew, which is closed then; and only then go to work."""
         self._quiet.load(old._quiet.text())
         self._quiet.changed = True
         old.close()
+        self.begin(old)
 
     def take(self, topic: str, payload: bytes, *, retained: bool) -> bool:
         """A message; whether it was for us (a stream may want it all the same)."""
         if self._control is not None and topic == self._topic:
             if not retained:
-                reply, line = self._control.take(payload)
+                reply, kind, line = self._control.take(payload)
                 self._replies.append((f"{topic}/reply", reply))
-                self._log.limited("info", "command", line, line)
+                self._log.limited("info", "command", kind, line)
             return True
         if self._discovery is not None and topic == self._discovery.birth:
-            if payload == ONLINE:
+            if payload == self._discovery.online:
                 self._discovery.again()
             return True
         return False
