@@ -62,6 +62,10 @@ def with_numbers(scorer: ScorerSpec, e: Floats, z: Floats, shrinkage: float) -> 
     )
     if scorer.kind == "likelihood":
         size = _smoothed(size, scorer.rate)
+    if scorer.kind == "magnitude":
+        return _replaced(
+            scorer, center=center, mean=size.mean(axis=0), precision=1.0 / np.sqrt(_variances(e))
+        )
     found = _replaced(scorer, center=center, mean=size.mean(axis=0), precision=1.0 / _variances(size))
     return msgspec.structs.replace(found, count=len(size))
 

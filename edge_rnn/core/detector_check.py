@@ -26,6 +26,7 @@ _LISTS = {
     "page_hinkley": ("center", "precision"),
     "novelty": (),
     "level": ("center", "precision"),
+    "magnitude": ("center", "precision", "mean"),
 }
 
 
@@ -68,6 +69,15 @@ def check(spec: DetectorSpec, channels: int, outputs: int) -> None:
     if spec.alarm.needed > spec.alarm.window:
         raise ModelFileError(
             f"detector.alarm: needed {spec.alarm.needed} is more than window {spec.alarm.window}"
+        )
+    if 0.0 < spec.threshold.bar < 1.0:
+        raise ModelFileError(
+            f"detector.threshold.bar: expected 0 (off) or at least 1, got {spec.threshold.bar:g}"
+        )
+    if spec.threshold.bar > 0 and spec.threshold.peak_hold > 0:
+        raise ModelFileError(
+            "detector.threshold: bar and peak_hold both keep what was reported from being so again; leave "
+            "one at 0"
         )
     _rising(spec.alarm.severity, "detector.alarm.severity", least=1.0)
     if len(spec.alarm.severity) > 8:

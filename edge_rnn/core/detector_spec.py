@@ -23,7 +23,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 ScorerKind = Literal[
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
-    "level",
+    "level", "magnitude",
 ]  # fmt: skip
 Source = Literal["residual", "input", "nll", "difference", "self_scaled", "reading"]
 ThresholdKind = Literal["fixed", "quantile", "dspot_ewma", "dspot", "conformal", "pot", "spot"]
@@ -156,12 +156,13 @@ class ScorerSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):
         `page_hinkley`: the same with x = (e - z) * w, z before this step: a mean that follows.
         `novelty`: how far e lies outside the range seen, in widths of the range; 0 up to `margin`.
         `level`: |e - m| * w, m <- m + rate * clip((e - m) * w, -1, 1) / w: a baseline that follows slowly.
-    center: mean of z (for `running_z`, `likelihood`, `cusum`, `page_hinkley`, `level`: of e) on the
-        calibration rows; not used by novelty: empty there.
+        `magnitude`: s * w, s the EWMA of a with `rate`: how large deviations are of late.
+    center: mean of z (for `running_z`, `likelihood`, `cusum`, `page_hinkley`, `level`, `magnitude`: of e) on
+        the calibration rows; not used by novelty: empty there.
     precision: w, or W. Row-major (C, C) inverse covariance of z for mewma; (C,) inverse variances of z for
         ewma_z and mewma_diagonal, of a (likelihood: of s) at the start for running_z and likelihood;
-        (C,) inverse spreads for cusum, page_hinkley, level; empty for novelty.
-    mean: (C,) mean of a (likelihood: of s) at the start for running_z and likelihood; else empty.
+        (C,) inverse spreads for cusum, page_hinkley, level, magnitude; empty for novelty.
+    mean: (C,) mean of a (likelihood: of s) at the start for running_z, likelihood and magnitude; else empty.
     low, high: (C,) range of e at the start for novelty, or both empty: nothing seen yet.
     count: how many rows mean and precision (running_z, likelihood) stand for.
     unit: the score is divided by this, so that scorers can be compared.
@@ -214,6 +215,11 @@ class ThresholdSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
         level is normal again after at most max_freeze + 1 + warmup judged samples.
     peak_hold: before the threshold, only a score above all recent ones is passed on, others are 0; a peak
         is held for this many steps and then sinks by `peak_decay` a step. 0 = off.
+    bar: an alarm opens only above `bar` times the largest score of the warm-up and of all earlier alarms, if
+        that is more than the threshold: a repeat of what was reported is no news. At least 1; 0 = off. Not
+        together with peak_hold.
+    bar_decay: while no alarm is on, that largest score sinks by this factor a step; 1 = never, so that after
+        one very large event only a larger one counts, until the stream is reset.
     """
 
     kind: ThresholdKind
@@ -230,6 +236,8 @@ class ThresholdSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True)
     max_freeze: Count = 0
     peak_hold: Count = 0
     peak_decay: Annotated[float, Meta(gt=0, lt=1)] = 0.995
+    bar: Annotated[float, Meta(ge=0)] = 0.0
+    bar_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class AlarmSpec(Spec, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -11,6 +11,7 @@ For a channel with deviation e, center c, weight w, smoothed value z, state A an
     page_hinkley  the same with x = clip((e - z) w, bound);  then z += rate (e - z)
     novelty       r = B - A, the range seen; score (e - B) / r or (A - e) / r if more than margin;   A, B
     level         score |e - A| w                          learns  A += rate clip((e - A) w, -1, 1) / w
+    magnitude     z += rate (a - z); score z w;  B += rate (e - B), the level that becomes c if it is accepted
 
 Running mean and variance: k = 1 / min(n + 1, memory), d = a - A, A += k d, B = (1 - k) (B + k d d), at
 least 1e-12. Q, the upper tail of the normal distribution, is taken from Boerjesson and Sundberg (IEEE
@@ -103,6 +104,10 @@ def judge(
                 beyond = beyond / width
                 if beyond > m[at.MORE_MARGIN]:
                     value = min(beyond, LARGEST)
+        elif kind == at.MAGNITUDE:
+            z[c] += rate * (one_sided(e[c] - center[c], side) - z[c])
+            b[c] += rate * (e[c] - b[c])
+            value = z[c] * weights[c]
         else:  # level
             z[c] = e[c]
             value = one_sided((e[c] - a[c]) * weights[c], side)

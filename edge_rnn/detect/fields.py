@@ -17,10 +17,12 @@ RUN_AT, HEARD_AT, BRIDGED_AT, LEVELLED_AT, CHANNEL_MARKS = range(5)
 # Numbers of the words in a `DetectorSpec`.
 FORECAST, RECONSTRUCT, CLASSIFY = range(3)
 KINDS = ("forecast", "reconstruct", "classify")
-MEWMA, EWMA_Z, MEWMA_DIAGONAL, RUNNING_Z, LIKELIHOOD, CUSUM, PAGE_HINKLEY, NOVELTY, LEVEL = range(9)
+MEWMA, EWMA_Z, MEWMA_DIAGONAL, RUNNING_Z, LIKELIHOOD, CUSUM, PAGE_HINKLEY, NOVELTY, LEVEL, MAGNITUDE = range(
+    10
+)
 SCORER_KINDS = (
     "mewma", "ewma_z", "mewma_diagonal", "running_z", "likelihood", "cusum", "page_hinkley", "novelty",
-    "level",
+    "level", "magnitude",
 )  # fmt: skip
 RESIDUAL, INPUT, NLL, DIFFERENCE, SELF_SCALED, READING = range(6)
 SOURCES = ("residual", "input", "nll", "difference", "self_scaled", "reading")

@@ -16,6 +16,7 @@ from edge_rnn.core.jit import jit
 from edge_rnn.core.kernels import StepFunction
 from edge_rnn.detect import (
     alarm,
+    bar,
     explain,
     general_alarm,
     general_forecasts,
@@ -96,15 +97,19 @@ def build(network_step: StepFunction) -> Callable[..., None]:
             calm = True
             if warm > 0:
                 general_alarm.rebase(p, detect, marks)
+                bar.take(p, score, detect)
             else:
                 score = general_scores.peak(p, score, detect, marks)
                 limit = general_scores.limit(p, detect, marks)
-                numbers[0], numbers[1] = score, limit
-                flags[2] = general_alarm.advance(p, v, work, fault, detect, marks, time_ns, score, limit)
+                raised = bar.above(p, limit, detect)
+                numbers[0], numbers[1] = score, raised
+                flags[2] = general_alarm.advance(p, v, work, fault, detect, marks, time_ns, score, raised)
                 if alarm.is_on(marks[at.PHASE]):
+                    bar.take(p, score, detect)
                     marks[at.FROZEN] += 1
                     calm = False
                 else:
+                    bar.sink(p, detect)
                     marks[at.FROZEN] = 0
                     calm = score <= limit
                     if calm:

@@ -42,6 +42,7 @@ def is_general(model: Model, spec: DetectorSpec) -> bool:
         or not all(known(s) for s in spec.scorers)
         or t.kind == "spot"
         or t.peak_hold
+        or t.bar
         or a.pending_ns
         or a.clear_ns
         or a.refractory_ns
@@ -166,6 +167,8 @@ class General:
             a, b = np.array(scorer.mean), 1.0 / np.array(scorer.precision)
         elif scorer.kind == "level":
             a = np.array(scorer.center)
+        elif scorer.kind == "magnitude":
+            a, b = np.array(scorer.mean), np.array(scorer.center)
         elif scorer.kind == "novelty":
             # A range that is empty: its low end above its high end.
             a, b = np.array(scorer.low or (1.0,) * self._c), np.array(scorer.high or (-1.0,) * self._c)

@@ -51,8 +51,10 @@ def restart_scorers(p: Any, v: Vector, detect: Vector) -> None:
         chart = int(m[at.MORE_STATE_AT]) + at.CHART_AT
         for i in range(c):
             detect[z + i] = detect[center + i]
-            if m[at.MORE_KIND] == at.LIKELIHOOD:
+            if m[at.MORE_KIND] == at.LIKELIHOOD or m[at.MORE_KIND] == at.MAGNITUDE:
                 detect[z + i] = detect[chart + i]
+            if m[at.MORE_KIND] == at.MAGNITUDE:
+                detect[chart + c + i] = detect[center + i]
             elif m[at.MORE_KIND] == at.CUSUM or m[at.MORE_KIND] == at.PAGE_HINKLEY:
                 detect[chart + i] = detect[chart + c + i] = 0.0
 
@@ -70,6 +72,8 @@ def accept(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> No
         for i in range(c):
             if m[at.MORE_KIND] == at.LIKELIHOOD or m[at.MORE_KIND] == at.LEVEL:
                 detect[a + i] = detect[z + i]
+            elif m[at.MORE_KIND] == at.MAGNITUDE and v[at.DRIFT * c + i] == 0.0:
+                detect[z - c + i] = detect[a + c + i]
             elif m[at.MORE_KIND] == at.NOVELTY and detect[a + i] <= detect[a + c + i]:
                 detect[a + i] = min(detect[a + i], detect[z + i])
                 detect[a + c + i] = max(detect[a + c + i], detect[z + i])

@@ -53,6 +53,7 @@ _INTEGERS = (
 _FLOATS = (
     "drift_rate", "drift_rate_in_alarm", "clip", "mean_rate", "value", "initial", "risk", "level",
     "clear_ratio", "soft_clip", "running_memory", "running_start", "peak_decay", "band", "recovery",
+    "bar", "bar_decay",
     "trend_level_rate", "trend_slope_rate", "innovation_limit", "relevel_slope_rate",
 )  # fmt: skip
 PLAN = np.dtype([(name, "<i8") for name in _INTEGERS] + [(name, "<f8") for name in _FLOATS])
@@ -130,6 +131,7 @@ class Plan:
             "more_at": more_at, "marks_more_at": marks_more_at, "utc_offset": spec.condition.utc_offset_ns,
             "pending_ns": a.pending_ns, "clear_ns": a.clear_ns, "refractory_ns": a.refractory_ns,
             "peak_hold": t.peak_hold, "peak_decay": t.peak_decay, "soft_clip": spec.condition.soft_clip,
+            "bar": t.bar, "bar_decay": t.bar_decay,
             "running_memory": spec.condition.running_memory, "running_start": spec.condition.running_start,
             "band": spec.band, "severities": len(a.severity), **more.values,
         }  # fmt: skip
@@ -182,7 +184,7 @@ class Plan:
         for i, scorer in enumerate(spec.scorers):
             start = at.DETECT_HEAD + (at.SCORERS_AT + 2 * i) * self.channels
             center = scorer.center or (0.0,) * self.channels
-            smoothed = scorer.mean if scorer.kind == "likelihood" else center
+            smoothed = scorer.mean if scorer.kind in ("likelihood", "magnitude") else center
             detect[start : start + 2 * self.channels] = (*center, *smoothed)
         marks[at.WARM] = spec.warmup
         marks[at.COUNT], marks[at.EXCESSES] = spec.threshold.count, spec.threshold.excess_count

@@ -83,6 +83,7 @@ def export_obstacles(spec: DetectorSpec, features: Sequence[str] = ()) -> tuple[
         "a scorer's weight": any(s.weight != 1.0 for s in spec.scorers),
         "threshold spot": t.kind == "spot",
         "threshold.peak_hold": t.peak_hold > 0,
+        "threshold.bar": t.bar > 0,
         "an alarm's limits in seconds": alarm.pending_ns + alarm.clear_ns + alarm.refractory_ns > 0,
         "alarm.severity": bool(alarm.severity),
         "alarm.recovery": alarm.recovery > 0,

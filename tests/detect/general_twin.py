@@ -76,6 +76,8 @@ class Chart:
         self.a, self.b = [0.0] * c, [0.0] * c
         if spec.kind in ("running_z", "likelihood"):
             self.a, self.b = list(spec.mean), [1.0 / w for w in spec.precision]
+        elif spec.kind == "magnitude":
+            self.a = list(spec.mean)
         elif spec.kind == "level":
             self.a = list(spec.center)
         elif spec.kind == "novelty":
@@ -84,7 +86,10 @@ class Chart:
         self.rest()
 
     def rest(self) -> None:
-        self.z = list(self.a) if self.spec.kind == "likelihood" else list(self.center)
+        starts = self.spec.kind in ("likelihood", "magnitude")
+        self.z = list(self.a) if starts else list(self.center)
+        if self.spec.kind == "magnitude":
+            self.b = list(self.center)
         if self.spec.kind in ("cusum", "page_hinkley"):
             self.a, self.b = [0.0] * self.c, [0.0] * self.c
 
@@ -136,6 +141,10 @@ class Chart:
             tail = 0.661 * t + 0.339 * root(square + 5.51)
             value = 0.5 * square * arithmetic.LOG10_E + 0.3990899341790575 + log10(tail)
             return max(min(value, 50.0), 0.0)
+        if s.kind == "magnitude":
+            self.z[i] += s.rate * (self.sided(e - self.center[i]) - self.z[i])
+            self.b[i] += s.rate * (e - self.b[i])
+            return self.z[i] * w
         if s.kind in ("cusum", "page_hinkley"):
             x = clip((e - (self.center[i] if s.kind == "cusum" else self.z[i])) * w, s.bound)
             self.z[i] += s.rate * (e - self.z[i])
@@ -180,7 +189,7 @@ class Chart:
     def accept(self, drifts: Sequence[bool | None]) -> None:
         for i in range(self.c):
             if not (drifts and drifts[i]):
-                self.center[i] = self.z[i]
+                self.center[i] = self.b[i] if self.spec.kind == "magnitude" else self.z[i]
             if self.spec.kind in ("likelihood", "level"):
                 self.a[i] = self.z[i]
             elif self.spec.kind == "novelty" and self.a[i] <= self.b[i]:
@@ -204,6 +213,7 @@ class GeneralTwin(Twin):
         self.said_then: list[list[float]] = []
         self.before: list[float] | None = None
         self.peak_score, self.peak_age = 0.0, 0
+        self.reported = 0.0
         self.high_since = self.below_since = self.closed_at = None
         self.severity = 0
         self.rebase_left = 0
@@ -504,18 +514,23 @@ class GeneralTwin(Twin):
                 chart, n = self.opener, spec.alarm.rebase - self.rebase_left + 1
                 chart.center = [m + (z - m) / n for m, z in zip(chart.center, chart.z, strict=True)]
                 self.rebase_left -= 1
+            if warm:
+                self.reported = max(self.reported, score)
             if warm == 0:
                 if spec.threshold.peak_hold:
                     score = self.peak(score)
                 limit = self.threshold()
-                out["score"], out["threshold"], out["scorer"] = score, limit, best
+                raised = max(limit, spec.threshold.bar * self.reported)
+                out["score"], out["threshold"], out["scorer"] = score, raised, best
                 if spec.probability.scores:
                     out["probability"] = 1.0 - exceeded(score, spec.probability)
-                out["accepted"] = self.alarm_at(time, score, limit, faulty, best)
+                out["accepted"] = self.alarm_at(time, score, raised, faulty, best)
                 if self.phase in ("anomaly", "clearing"):
+                    self.reported = max(self.reported, score)
                     self.frozen += 1
                     calm = False
                 else:
+                    self.reported *= spec.threshold.bar_decay
                     self.frozen = 0
                     calm = score <= limit
                     if calm:

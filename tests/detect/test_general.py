@@ -66,6 +66,8 @@ def scorers(draw: st.DrawFn, c: int, horizons: int, scale_head: str, seed: int) 
         }  # fmt: skip
     if kind in ("running_z", "likelihood"):
         lists |= {"mean": tuple(rng.uniform(0.1, 1.0, c)), "count": draw(st.sampled_from([0, 7]))}
+    if kind == "magnitude":
+        lists |= {"mean": tuple(rng.uniform(0.1, 1.0, c))}
     if kind == "novelty" and draw(st.booleans()):
         lists = {"low": (-0.5,) * c, "high": (0.5,) * c}
     return ScorerSpec(kind=kind, source=source, rate=0.2, unit=1.5, **lists, **more)
@@ -102,7 +104,8 @@ def models(draw: st.DrawFn, c: int) -> Model:
         threshold = msgspec.structs.replace(
             threshold, kind=draw(st.sampled_from(["spot", "pot", "conformal"])), count=40
         )
-    threshold = msgspec.structs.replace(threshold, peak_hold=draw(st.sampled_from([0, 0, 2])), peak_decay=0.5)
+    kept = draw(st.sampled_from([{}, {}, {"peak_hold": 2}, {"bar": 1.1}, {"bar": 1.0, "bar_decay": 0.9}]))
+    threshold = msgspec.structs.replace(threshold, peak_decay=0.5, **kept)
     alarm = msgspec.structs.replace(
         base.alarm, pending_ns=draw(st.sampled_from([0, 2 * SECOND])),
         clear_ns=draw(st.sampled_from([0, 3 * SECOND])), refractory_ns=draw(st.sampled_from([0, 5 * SECOND])),
@@ -239,6 +242,7 @@ def test_what_c_lacks_is_named() -> None:
         "weight": {"scorers": (replaced(s, weight=2.0),)},
         "spot": {"threshold": ThresholdSpec(kind="spot", value=1.0)},
         "peak_hold": {"threshold": ThresholdSpec(kind="fixed", value=1.0, peak_hold=3)},
+        "threshold.bar": {"threshold": ThresholdSpec(kind="fixed", value=1.0, bar=1.2)},
         "seconds": {"alarm": AlarmSpec(clear_ns=1)}, "severity": {"alarm": AlarmSpec(severity=(2.0,))},
         "recovery": {"alarm": AlarmSpec(recovery=0.3)}, "group": {"scorers": (replaced(s, group=1),)},
     }.items():  # fmt: skip
@@ -261,6 +265,8 @@ def test_a_lasting_new_level_is_normal_again_within_the_stated_number_of_steps(
     )
     if kind in ("running_z", "likelihood"):
         lists |= {"mean": (0.5,), "count": 100}
+    if kind == "magnitude":
+        lists |= {"mean": (0.1,)}
     scorer_ = ScorerSpec(kind=kind, source=source, rate=3e-4 if kind == "level" else 0.3, **lists)
     threshold = 1.0 if kind == "novelty" else 6.0
     limit = ThresholdSpec(kind="fixed", value=threshold, max_freeze=20)
