@@ -44,6 +44,9 @@ class Actions(Protocol):
     def has(self, name: str) -> bool:
         """Whether there is a stream, or a group, of this name."""
 
+    def knows(self, event: str) -> bool:
+        """Whether an event of this id is open."""
+
     def reset(self, stream: str) -> bool:
         """Start a stream cold; whether there was one."""
 
@@ -78,8 +81,11 @@ class Control:
         self._actions = actions
         self._wall_ns = wall_ns
 
-    def take(self, payload: bytes) -> tuple[bytes, str]:
-        """Carry out one command; the reply, and one line for the log."""
+    def take(self, payload: bytes) -> tuple[bytes, str, str]:
+        """Carry out one command; the reply, and for the log its kind and one line.
+
+        The kind is one of a handful, whatever was sent: repeats of a kind are summed up.
+        """
         command = _Command(command="")
         error = ""
         try:
@@ -98,13 +104,14 @@ class Control:
             "time": iso(self._wall_ns()),
         }
         about = printable(" ".join(filter(None, (command.stream, command.event, command.for_)))[:200])
-        return msgspec.json.encode(reply), f"{verb or 'command'} {about}".strip() + (
-            f": refused: {error}" if error else ": done"
-        )
+        line = f"{verb or 'command'} {about}".strip() + (f": refused: {error}" if error else ": done")
+        return msgspec.json.encode(reply), "refused" if error else verb, line
 
     def _do(self, command: _Command) -> None:
         verb = command.command
         if verb == "acknowledge":
+            if not self._actions.knows(command.event):
+                raise DecodeError(f"event: expected the id of one that is open, got {command.event[:80]!a}")
             self._quiet.acknowledge(command.event)
         elif verb in ("mute", "unmute", "reset"):
             self._do_stream(verb, command)

@@ -3,39 +3,41 @@
     turn of the connection -> decode -> engine -> scores and states out -> commit if due -> acknowledge
       -> events out (QoS 1, from the outbox) -> tick, health, watchdog, backup if due
 
-`commits.py` says what a commit holds and when it is due. Everything runs on the thread that calls `run`, but
-for the connecting (see `mqtt.py`), backups and the building of a reload. Nothing blocks but
-`Connection.turn`, whose timeout ends when the next thing is due, and the commit itself.
+Its parts have files of their own: what readings go through (`intake.py`), what a commit holds and when it is
+due (`commits.py`), the daemon's own silence (`blind.py`), reloads (`reload.py`), what it says of itself
+(`report.py`); they share a `Running`. Everything runs on the thread that calls `run`, but for the connecting
+(see `mqtt.py`), the writing of commits, backups, and the building of a reload. Nothing blocks but
+`Connection.turn`, whose timeout ends when the next thing is due; a commit is waited for a moment only.
 
 `stop` ends the loop: what was read is fed, committed and acknowledged, `offline` is published. `reload`
-builds a second pipeline beside the running one and swaps between two turns; an invalid configuration changes
-nothing. Both may be called from any thread or signal handler.
+builds a second pipeline beside the running one and swaps between two turns. Both may be called from any
+thread or signal handler.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_rnn.detect.verdict import Verdict
 from edge_rnn.errors import ConfigError, StoreError
 from edge_rnn.files.config_types import Config
-from edge_rnn.service import health, outputs
+from edge_rnn.service import outputs
+from edge_rnn.service.blind import Blind
 from edge_rnn.service.clock import Arrival, Clock, Timer
 from edge_rnn.service.commits import Commits
-from edge_rnn.service.facts import Facts, Latest
+from edge_rnn.service.facts import Facts
 from edge_rnn.service.health import DaemonCounters
+from edge_rnn.service.intake import Intake
 from edge_rnn.service.logs import Log
-from edge_rnn.service.mqtt import Connection, Delivery
+from edge_rnn.service.mqtt import Connection
 from edge_rnn.service.outlets import Outlets
 from edge_rnn.service.pipeline import Pipeline, build
-from edge_rnn.service.reload import Reload, Watch
+from edge_rnn.service.reload import Reloads
+from edge_rnn.service.report import Report
+from edge_rnn.service.running import Running
 from edge_rnn.service.store import Store
 from edge_rnn.service.systemd import Notifier
-from edge_rnn.stream.events import event_id
-from edge_rnn.stream.types import Event
 
 if TYPE_CHECKING:
     from edge_rnn.service.http import HttpServer
@@ -43,13 +45,10 @@ if TYPE_CHECKING:
 _TICK_S = 1.0
 # A signal that arrives in the moment before the wait begins is seen when the wait ends.
 _LONGEST_WAIT_S = 1.0
-_BLIND_AFTER = 5
 _LAST_TURNS = 10
-# Turns with messages that failed, one after the other: from here on the watchdog is not fed.
-_FAILURES = 3
-# In real time, more messages than this in one turn mean that the daemon is behind.
-_BEHIND = 1000
 _LAST_WAIT_S = 0.05
+# At the end, a disk that does not answer is waited for so long.
+_LAST_COMMIT_S = 30.0
 # Positions in the store: the latest arrival time given out; the subscriptions, one a line; the first level(s)
 # of our topics.
 ARRIVAL = "arrival_ns"
@@ -64,7 +63,12 @@ class Daemon:
         config: a whole configuration.
         reread: gives the configuration of a reload, or raises `ConfigError`.
         log, clock, notifier, connect: parts that tests replace.
+
+    Attributes:
+        running: what it runs with, from `open` on.
     """
+
+    running: Running
 
     def __init__(
         self,
@@ -85,11 +89,10 @@ class Daemon:
         self._make_connection = connect
         self._stopping = False
         self._reload_wanted = False
-        self._reload: Reload | None = None
         self._wake: Callable[[], None] = lambda: None
         self._http: HttpServer | None = None
-        self._files = Watch(config)
         self._obsolete: list[str] = []
+        self._epoch = 0
 
     def stop(self) -> None:
         """End `run` in order, soon."""
@@ -101,22 +104,34 @@ class Daemon:
         self._reload_wanted = True
         self._wake()
 
+    def _wake_up(self) -> None:
+        """End the wait of the connection there is now; from any thread."""
+        self._wake()
+
     # ---- what commands may do
 
     def has(self, name: str) -> bool:
         """Whether there is a stream, or a group, of this name."""
-        return name in self._pipeline.models or self._pipeline.engine.has(name)
+        pipeline = self.running.pipeline
+        return name in pipeline.models or pipeline.engine.has(name)
+
+    def knows(self, event: str) -> bool:
+        """Whether an event of this id is open."""
+        return event == self._blind.open_id or self.running.pipeline.engine.is_open(event)
 
     def reset(self, stream: str) -> bool:
         """Start a stream cold; whether there was one."""
-        there = self._pipeline.engine.forget(stream)
-        self._outlets.forget(stream)
-        self._commits.mark()
+        there = self.running.pipeline.engine.forget(stream)
+        self.running.outlets.forget(stream)
+        self.running.commits.mark()
         return there
 
     def commit(self) -> bool:
         """Commit what there is now; whether that worked."""
-        return self._commit()
+        self._settle()
+        if self.commit_now() is None:
+            self._settle()
+        return not self.running.commits.error
 
     # ---- life
 
@@ -141,76 +156,86 @@ class Daemon:
         """Open the store, load models and states, compile, prepare the connection (it is not made yet)."""
         self._log.info("start", "loading models and compiling; the first start takes some seconds")
         settings = self._config.store
-        self._store = Store.open(
+        store = Store.open(
             settings.path,
             sync=settings.sync,
             keep_events=settings.keep_events,
             max_outbox=settings.max_outbox,
         )
         try:
-            floor = self._store.positions().get(ARRIVAL, "")
-            self._arrival = Arrival(self._clock, int(floor) if floor.isdigit() else 0)
-            subscribed = self._store.positions().get(FILTERS, "").split("\n")
-            self._pipeline = build(self._config, self._arrival.next_ns())
-            loaded, cold = self._pipeline.load_states(self._store.load_states(), self._log)
-            self._say_notes()
-            self._say_how_built(self._pipeline)
-            self._outlets = self._make_outlets(self._pipeline, self._store.positions())
-            self._replace(self._store.positions().get(BASE, ""), self._pipeline)
-            self._link = self._connect(self._pipeline, subscribed)
-            self._commits = Commits(self._store, self._config, self._clock, self._log, self.counters)
-            self._started = self._heard = self._online = self._turned = self._clock.monotonic()
-            self._blind = False
-            self._blind_since = 0
-            self._renew_at = 0.0
-            self._failures = 0
-            self._lag_ns = 0
-            self._epoch = 0
+            positions = store.positions()
+            floor = positions.get(ARRIVAL, "")
+            arrival = Arrival(self._clock, int(floor) if floor.isdigit() else 0)
+            pipeline = build(self._config, arrival.next_ns())
+            loaded, cold = pipeline.load_states(store.load_states(), self._log)
+            for note in store.take_notes():
+                self._log.warning("store", note)
+            outlets = self._outlets_of(pipeline, positions)
+            outlets.begin()
+            outlets.see(pipeline.engine.streams())
+            link = self._connect(pipeline, positions.get(FILTERS, "").split("\n"), arrival)
+            commits = Commits(store, self._config, self._clock, self._log, self.counters, self._wake_up)
+            running = self.running = Running(
+                store, commits, pipeline, outlets, link, arrival, self._clock, self._log, self.counters
+            )
+            self._retire(positions.get(BASE, ""))
+            now = self._clock.monotonic()
+            self._intake = Intake(running)
+            self._blind = Blind(running, self._intake)
+            self._report = Report(running, self._intake, self._blind, now, now)
+            self._reloads = Reloads(running, self._intake, self, self._reread, self._notifier, self._wake_up)
+            self._intake.say_how_built(pipeline)
             self._set_timers()
             try:
                 self._listen(self._config)
             except BaseException:
-                self._link.close([])
+                link.close([])
                 raise
         except BaseException:
-            self._store.close()
+            store.close()
             raise
-        self._wake = self._link.wake
+        self._wake = link.wake
         self._log.info(
-            "start", "models loaded and compiled", groups=len(self._pipeline.models), streams=loaded,
-            cold=len(cold), outbox=self._store.waiting(),
+            "start", "models loaded and compiled", groups=len(pipeline.models), streams=loaded,
+            cold=len(cold), outbox=store.waiting(),
         )  # fmt: skip
         self._notifier.ready(f"{loaded} streams go on, {len(cold)} start cold")
 
     def close(self) -> None:
         """Say offline, disconnect, give the store free."""
+        running = self.running
         self._wake = lambda: None
         self._stop_listening()
-        self._outlets.close()
-        self._link.close([(self._pipeline.outputs.status, outputs.OFFLINE)])
-        self._store.close()
+        running.outlets.close()
+        running.link.close([(running.pipeline.outputs.status, outputs.OFFLINE)])
+        running.commits.close()
+        if not running.commits.flying:
+            running.store.close()
 
-    def _make_outlets(self, pipeline: Pipeline, positions: Mapping[str, str]) -> Outlets:
-        """What hangs on a pipeline beside its scores, with the streams it has."""
+    def make_outlets(self, pipeline: Pipeline) -> Outlets:
+        """What hangs on a pipeline beside its scores, with what the one before it knew; not at work yet."""
+        return self._outlets_of(pipeline, self.running.outlets.before_commit())
+
+    def _outlets_of(self, pipeline: Pipeline, positions: Mapping[str, str]) -> Outlets:
         models = {name: (model.name, model.inputs) for name, model in pipeline.models.items()}
         made = Outlets(pipeline.config, models, positions, self, self._log, self._clock.wall_ns)
         pipeline.engine.show(made.tap)
-        made.see(pipeline.engine.streams())
         return made
 
-    def _replace(self, base: str, pipeline: Pipeline) -> None:
+    def _retire(self, base: str) -> None:
         """Another first level than `base` is used now: what is retained below the old one goes."""
+        pipeline = self.running.pipeline
         if base and base != pipeline.config.output.base:
             streams = pipeline.engine.streams()
             self._obsolete = [f"{base}/{stream}/state" for stream in streams]
             self._obsolete += [f"{base}/status", f"{base}/health"]
 
-    def _connect(self, pipeline: Pipeline, subscribed: Iterable[str]) -> Connection:
+    def _connect(self, pipeline: Pipeline, subscribed: Iterable[str], arrival: Arrival) -> Connection:
         """A connection for a pipeline; `subscribed`: what the broker's session may still bring."""
         will = (pipeline.outputs.status, outputs.OFFLINE)
         before = {name: False for name in subscribed if name}
         link = self._make_connection(
-            pipeline.config.mqtt, before, will, self._log, arrival=self._arrival, clock=self._clock
+            pipeline.config.mqtt, before, will, self._log, arrival=arrival, clock=self._clock
         )
         link.set_filters(pipeline.filters)
         return link
@@ -231,7 +256,7 @@ class Daemon:
             self._http = None
 
     def _set_timers(self) -> None:
-        now, config = self._clock.monotonic(), self._pipeline.config
+        now, config = self._clock.monotonic(), self.running.pipeline.config
         self._tick = Timer(_TICK_S, now)
         self._health = Timer(config.health.every_ns / 1e9, now)
         self._backup = Timer(config.store.backup_every_ns / 1e9, now)
@@ -242,361 +267,164 @@ class Daemon:
 
     def _until_due(self) -> float:
         due = [t.next for t in (self._tick, self._health, self._watchdog) if t.seconds]
-        commit = self._commits.due()
-        if commit is not None:
-            due.append(commit)
+        due += [at for at in (self.running.commits.due(), self._intake.due()) if at is not None]
         return min(_LONGEST_WAIT_S, max(0.0, min(due) - self._clock.monotonic()))
 
     def turn(self, timeout: float) -> None:
         """One turn of the loop, waiting for at most `timeout` seconds."""
-        deliveries = self._link.turn(timeout)
-        self._turned = self._clock.monotonic()
+        running, intake = self.running, self._intake
+        deliveries = running.link.turn(timeout)
+        self._report.turned = self._clock.monotonic()
         try:
-            if self._link.epoch != self._epoch:
-                self._epoch = self._link.epoch
-                self._online = self._clock.monotonic()
+            running.commits.land(running.link)
+            if running.link.epoch != self._epoch:
+                self._epoch = running.link.epoch
+                intake.reconnected()
+                self._blind.connected()
                 self._announce()
-            if deliveries:
-                self._take(deliveries)
-                self._failures = 0
-                self._commits.acknowledge_scored(self._link)
+            intake.take(deliveries)
+            running.commits.acknowledge_scored(running.link)
             now = self._clock.monotonic()
             if self._tick.due(now):
                 self._log.sum_up()
-                self._say_blind(now)
-                self._emit(self._pipeline.engine.tick(self._arrival.next_ns()))
+                self._blind.look(now)
+                intake.emit(running.pipeline.engine.tick(running.arrival.next_ns()))
                 self._tell()
-            commit = self._commits.due()
+            commit = running.commits.due()
             if commit is not None and now >= commit:
-                self._commit()
-            self._commits.send_outbox(self._link)
-            self._outlets.reply(self._link.publish)
+                self.commit_now()
+            running.commits.send_outbox(running.link)
+            running.outlets.reply(running.link.publish)
             self._housekeeping(now)
         except Exception as error:  # noqa: BLE001 - one bad turn must not end a daemon; it is counted and said
             self.counters.errors += 1
-            self._failures += bool(deliveries)
             self._log.limited("error", "loop", type(error).__name__, f"a turn failed: {error!r}")
-
-    def _take(self, deliveries: list[Delivery]) -> None:
-        """Feed messages; they are acknowledged with the commit that holds what they did."""
-        pipeline, counters = self._pipeline, self.counters
-        counters.messages += len(deliveries)
-        everything = deliveries
-        if len(deliveries) > _BEHIND and pipeline.config.mqtt.delivery == "realtime":
-            # Behind: what is newest of each topic, in the order of arrival; but every command.
-            own = self._outlets.topics
-            newest = {delivery.topic: index for index, delivery in enumerate(deliveries)}
-            deliveries = [
-                delivery
-                for index, delivery in enumerate(deliveries)
-                if newest[delivery.topic] == index or delivery.topic in own
-            ]
-            counters.skipped += len(everything) - len(deliveries)
-        self._heard = self._clock.monotonic()
-        readings = pipeline.take_all(deliveries, counters, self._log, self._outlets)
-        # Not earlier: a command among them may commit, and would acknowledge what is not scored yet.
-        self._commits.hold(everything)
-        if readings:
-            self._lag_ns = deliveries[-1].arrival_ns - readings[-1][2]
-            for judged in pipeline.engine.judge(readings, self._arrival.next_ns()):
-                counters.verdicts += len(judged)
-                scores, states, changed = pipeline.outputs.judged(judged)
-                counters.scores += self._link.publish_batch(scores)
-                for state in states:
-                    counters.states += self._link.publish(*state, retain=True)
-                self._outlets.see(changed)
-            self._collect(pipeline)
-
-    def _emit(self, verdicts: Iterable[Verdict]) -> None:
-        """Publish scores and states, and put events on their way through the store."""
-        link, out, counters = self._link, self._pipeline.outputs, self.counters
-        for verdict in verdicts:
-            counters.verdicts += 1
-            score, state = out.verdict(verdict)
-            if score is not None:
-                counters.scores += link.publish(*score)
-            if state is not None:
-                counters.states += link.publish(*state, retain=True)
-                self._outlets.see((verdict.stream,))
-            self._commits.mark()
-        self._collect(self._pipeline)
-
-    def _collect(self, pipeline: Pipeline) -> None:
-        """Take events and forgotten streams from the engine."""
-        for event in pipeline.engine.take_events():
-            if self._outlets.tells(event):
-                self._tell_event(pipeline, event)
-            else:
-                self._commits.add_event(event, "", b"")
-        for stream in self._commits.take_removed(pipeline.engine):
-            self._outlets.forget(stream)
-            self._link.publish(*pipeline.outputs.forget(stream), retain=True)
-
-    def _tell_event(self, pipeline: Pipeline, event: Event) -> None:
-        topic, plain = pipeline.outputs.event(event)
-        self._commits.add_event(event, topic, self._outlets.payload(event, plain))
 
     def _tell(self) -> None:
         """Once a second: events whose mutes have ended, announcements, what decoders ask senders for."""
-        for event in self._outlets.due():
-            self._tell_event(self._pipeline, event)
-        requests = self._pipeline.take_requests()
-        if self._link.connected:
+        running = self.running
+        for event in running.outlets.due():
+            self._intake.tell(event, due=True)
+        requests = running.pipeline.take_requests()
+        if running.link.connected:
             for topic, payload in requests:
-                self._link.publish(topic, payload)
-            self._outlets.announce(self._link.publish)
-        if self._outlets.dirty:
-            self._commits.mark()
+                running.link.publish(topic, payload)
+            running.outlets.announce(running.link.publish)
+        if running.outlets.dirty:
+            running.commits.mark()
 
-    def _commit(self) -> bool:
-        self._collect(self._pipeline)
+    def commit_now(self) -> bool | None:
+        """Commit; whether that worked, None if one is on its way when this returns: the loop goes on."""
+        running = self.running
+        if running.commits.flying:
+            return None
+        self._intake.collect()
         positions = {
-            ARRIVAL: str(self._arrival.last_ns),
-            FILTERS: "\n".join(self._pipeline.filters),
-            BASE: self._pipeline.config.output.base,
-            **self._outlets.before_commit(),
+            ARRIVAL: str(running.arrival.last_ns),
+            FILTERS: "\n".join(running.pipeline.filters),
+            BASE: running.pipeline.config.output.base,
+            **running.outlets.before_commit(),
         }
-        written = self._commits.write(self._pipeline.engine, positions)
-        if written:
-            self._commits.acknowledge(self._link)
-        return written
+        running.commits.begin(running.pipeline.engine, positions)
+        return running.commits.land(running.link)
+
+    def _settle(self, timeout: float | None = None) -> None:
+        """Wait until no commit is on its way; messages that come are taken with the next turn."""
+        running = self.running
+        self._intake.later(running.commits.wait(running.link, timeout))
+        running.commits.land(running.link)
 
     def _housekeeping(self, now: float) -> None:
         if self._health.due(now):
             self._publish_health()
         if self._backup.due(now):
             threading.Thread(target=self._make_backup, name="store-backup", daemon=True).start()
-        if self._watchdog.due(now) and self._failures < _FAILURES:
+        if self._watchdog.due(now) and self._intake.has_moved():
             self._notifier.watchdog()
-        if self._watch.due(now) and self._reload is None and self._files.changed():
-            self._log.info("reload", "a file has changed")
+        if self._watch.due(now) and self._reloads.look():
             self._reload_wanted = True
-        if self._reload_wanted and self._reload is None:
+        if self._reloads.step(wanted=self._reload_wanted):
             self._reload_wanted = False
-            self._begin_reload()
-        if self._reload is not None and self._reload.done:
-            reload, self._reload = self._reload, None
-            self._end_reload(reload)
-        self._say_notes()
+        for note in self.running.store.take_notes():
+            self._log.warning("store", note)
 
     def _make_backup(self) -> None:
         try:
-            self._store.backup()
+            self.running.store.backup()
         except StoreError as error:
             self._log.limited("error", "store", "backup", str(error))
-
-    def _say_notes(self) -> None:
-        for note in self._store.take_notes():
-            self._log.warning("store", note)
-
-    def _say_how_built(self, pipeline: Pipeline) -> None:
-        for note in pipeline.notes:
-            self._log.warning("library", note)
 
     def _finish(self) -> None:
         """What was read is fed already: commit and acknowledge it, and give events a moment to arrive."""
         self._notifier.stopping()
-        if self._commits.due() is not None:
-            self._commit()
-        self._commits.send_outbox(self._link)
+        commits, link = self.running.commits, self.running.link
+        self._finish_commit()
         for _ in range(_LAST_TURNS):
-            if not (self._commits.in_flight and self._link.connected):
+            commits.send_outbox(link)
+            if not (commits.in_flight and link.connected):
                 break
             # What still comes in is not fed and not acknowledged: the broker keeps it.
-            self._link.turn(_LAST_WAIT_S)
-            self._commits.send_outbox(self._link)
-        if self._commits.due() is not None:
-            self._commit()
-        self._log.info("stop", "stopped in order", generation=self._store.generation)
+            link.turn(_LAST_WAIT_S)
+        self._finish_commit()
+        if commits.flying:
+            self._log.error("stop", "the database does not answer; what it has not taken will come again")
+            return
+        self._log.info("stop", "stopped in order", generation=self.running.store.generation)
+
+    def _finish_commit(self) -> None:
+        self._settle(_LAST_COMMIT_S)
+        if self.running.commits.due() is not None:
+            self.commit_now()
+            self._settle(_LAST_COMMIT_S)
 
     # ---- what is said
 
-    def _is_blind(self, now: float) -> bool:
-        limit = _BLIND_AFTER * self._health.seconds
-        return self._link.connected and now - max(self._heard, self._online) > limit > 0
-
-    def _say_blind(self, now: float) -> None:
-        """Act on it; say once that it begins and once that it ends; the end of a connection says itself."""
-        blind, was = self._is_blind(now), self._blind
-        if blind and now >= self._renew_at:
-            # A broker may have forgotten the subscription, or the connection may be dead on its way to us.
-            self._renew_at = now + _BLIND_AFTER * self._health.seconds
-            self._link.renew("connected, but nothing arrives")
-        if blind == was:
-            return
-        self._blind = blind
-        self._tell_blind(blind=blind)
-        if blind:
-            self._log.warning(
-                "blind", f"connected, but nothing has arrived for {_BLIND_AFTER * self._health.seconds:g} s; "
-                "check the senders, the topics of the configuration and the broker's access rules",
-                topics=", ".join(self._pipeline.filters),
-            )  # fmt: skip
-        elif self._link.connected:
-            self._log.info("blind", "messages arrive again")
-
-    def _tell_blind(self, *, blind: bool) -> None:
-        """The daemon's own event, for the history and `<base>/event`."""
-        now = self._arrival.next_ns()
-        if blind:
-            self._blind_since = now
-        event = Event(
-            type="open" if blind else "close", id=event_id("", "silent", self._blind_since), stream="",
-            kind="silent", start_ns=self._blind_since, time_ns=now, end_ns=None if blind else now,
-            score=math.nan, threshold=math.nan, peak=math.nan, peak_ns=self._blind_since, shares=(),
-        )  # fmt: skip
-        base = self._pipeline.config.output.base
-        self._commits.add_event(event, f"{base}/event", self._pipeline.outputs.event(event)[1])
-
     def _announce(self) -> None:
         """After every connect: the broker may have lost everything it retained."""
-        out = self._pipeline.outputs
-        self._link.publish(out.status, outputs.ONLINE, retain=True)
+        link, out = self.running.link, self.running.pipeline.outputs
+        link.publish(out.status, outputs.ONLINE, retain=True)
         for topic, payload in out.states():
-            self._link.publish(topic, payload, retain=True)
-        self._outlets.connected()
+            link.publish(topic, payload, retain=True)
+        self.running.outlets.connected()
         obsolete, self._obsolete = self._obsolete, []
         for topic in obsolete:
-            self._link.publish(topic, b"", retain=True)
+            link.publish(topic, b"", retain=True)
         self._publish_health()
 
     def _publish_health(self) -> None:
-        if self._link.connected:
-            self._link.publish(self._pipeline.outputs.health, self.health(), retain=True)
+        running = self.running
+        if running.link.connected:
+            running.link.publish(running.pipeline.outputs.health, self.health(), retain=True)
 
     def health(self) -> bytes:
         """The health message, as JSON; see `health.py`."""
-        link, pipeline, store, tls = self._link, self._pipeline, self._store, self._pipeline.config.mqtt.tls
-        now, wall = self._clock.monotonic(), self._clock.wall_ns()
-        quiet = now - self._heard
-        status = "store" if self._commits.error else "blind" if self._is_blind(now) else "running"
-        return health.encode(
-            {
-                "time": outputs.iso(wall),
-                "time_ns": wall,
-                "status": status if link.connected else "offline",
-                "uptime_s": now - self._started,
-                "lag_s": self._lag_ns / 1e9,
-                "quiet_s": quiet,
-                "clock_ahead_s": self._arrival.ahead_ns / 1e9,
-                "streams": len(pipeline.engine),
-                "daemon": self.counters,
-                "engine": pipeline.engine.counters,
-                "broker": {
-                    "connected": link.connected,
-                    "session_present": link.session_present,
-                    "verified": None if tls is None else not tls.insecure,
-                    **link.counters.as_dict(),
-                },
-                "store": {
-                    "generation": store.generation,
-                    "outbox": store.waiting(),
-                    "unacknowledged": len(self._commits.unacked),
-                    "error": self._commits.error,
-                },
-                "store_counters": store.counters,
-                "models": {
-                    name: {"name": m.name, "weights": m.digest} for name, m in pipeline.models.items()
-                },
-                "versions": health.versions(),
-                **self._outlets.health(),
-            }
-        )
+        return self._report.health()
 
     def facts(self) -> Facts:
         """The daemon's present moment, for metrics and readiness; called from the HTTP server's threads."""
-        link, pipeline, now = self._link, self._pipeline, self._clock.monotonic()
-        blind = self._is_blind(now)
-        problems = []
-        if not link.connected:
-            problems.append("not connected to the broker")
-        elif not link.subscribed:
-            problems.append("not subscribed yet")
-        if self._commits.error:
-            problems.append(f"the store cannot commit: {self._commits.error}")
-        return Facts(
-            counters={
-                "daemon": self.counters,
-                "engine": pipeline.engine.counters,
-                "broker": link.counters.as_dict(),
-                "store": self._store.counters,
-            },
-            gauges={
-                "up": float(link.connected),
-                "blind": float(blind),
-                "lag_seconds": self._lag_ns / 1e9,
-                "quiet_seconds": now - self._heard,
-                "uptime_seconds": now - self._started,
-                "streams": len(pipeline.engine),
-                "outbox": self._store.waiting(),
-                "unacknowledged": len(self._commits.unacked),
-            },
-            latest=[
-                Latest(v.stream, v.status, v.score, v.threshold, v.time_ns) for v in pipeline.outputs.latest()
-            ],
-            problems=problems,
-            stalled_s=now - self._turned,
-        )
+        return self._report.facts()
 
     # ---- reload
 
-    def _begin_reload(self) -> None:
-        if self._reread is None:
-            self._log.warning("reload", "there is no file to read the configuration from again")
-            return
-        self._notifier.reloading()
-        self._reload = Reload(self._pipeline.config, self._reread, self._arrival.next_ns(), self._wake)
-
-    def _end_reload(self, reload: Reload) -> None:
-        """Between two turns: commit with the old pipeline, go on with the new one."""
-        hung: Outlets | None = None
-        if reload.pipeline is not None:
-            try:
-                hung = self._make_outlets(reload.pipeline, self._outlets.before_commit())
-            except ConfigError as error:
-                reload.pipeline, reload.error = None, str(error)
-        if reload.pipeline is not None and not self._commit():
-            reload.pipeline, reload.error = None, "the states cannot be committed"
-        if reload.pipeline is not None and hung is not None:
-            self._swap(reload.pipeline, hung)
-        else:
-            self.counters.reload_failures += 1
-            why = "; ".join(reload.error.splitlines())
-            self._log.error("reload", f"refused, the running configuration stays: {why}")
-            if hung is not None:
-                hung.close()
-        self._notifier.ready("running")
-
-    def _swap(self, fresh: Pipeline, hung: Outlets) -> None:
-        old = self._pipeline
-        self._say_how_built(fresh)
-        loaded, cold = fresh.load_states(old.engine.states(), self._log)
-        for stream in cold:
-            old.engine.forget(stream)
-        self._collect(old)
-        hung.inherit(self._outlets)
-        hung.see(fresh.engine.streams())
-        self._outlets = hung
-        self._files.follow(fresh.config)
-        self._replace(old.config.output.base, fresh)
-        self._log.configure(fresh.config.log.level, fresh.config.log.format)
+    def replaced(self, old: Pipeline) -> None:
+        """A reload has put another pipeline and other outlets in their places: what follows from it."""
+        running, fresh = self.running, self.running.pipeline
+        self._retire(old.config.output.base)
         if old.outputs.status == fresh.outputs.status and old.config.mqtt == fresh.config.mqtt:
-            self._link.set_filters(fresh.filters)
+            running.link.set_filters(fresh.filters)
         else:
-            self._link.close([(old.outputs.status, outputs.OFFLINE)])
-            self._link = self._connect(fresh, old.filters)
-            self._wake = self._link.wake
+            running.link.close([(old.outputs.status, outputs.OFFLINE)])
+            running.link = self._connect(fresh, old.filters, running.arrival)
+            self._wake = running.link.wake
             self._epoch = 0
-            self._commits.new_link()
-        self._pipeline = fresh
+            running.commits.new_link()
+            self._intake.reconnected()
         if fresh.config.http != old.config.http:
             self._stop_listening()
             try:
                 self._listen(fresh.config)
             except ConfigError as error:
                 self._log.error("http", str(error))
-        self._commits.configure(fresh.config)
-        self._commits.mark()
+        running.commits.configure(fresh.config)
+        running.commits.mark()
         self._set_timers()
-        self.counters.reloads += 1
-        self._log.info("reload", "the new configuration is in use", streams=loaded, cold=len(cold))

@@ -30,7 +30,8 @@ class DaemonCounters:
     messages: from the broker; skipped: of those, older than another one of their topic when the daemon was
     behind (delivery "realtime"); refused: payloads that are no readings; unrouted: messages no stream wants;
     retained_ignored: stored messages of streams that do not want them; verdicts: made; scores, states:
-    handed to the connection; events: written with a commit; errors: exceptions caught in a turn of the loop.
+    handed to the connection; events: written with a commit; errors: exceptions caught in a turn of the loop;
+    fallbacks: of those, how often the streams went back to the last commit, see `intake.py`.
     """
 
     messages: int = 0
@@ -47,6 +48,7 @@ class DaemonCounters:
     reloads: int = 0
     reload_failures: int = 0
     errors: int = 0
+    fallbacks: int = 0
 
 
 def versions() -> dict[str, str]:

@@ -231,8 +231,9 @@ class Outputs:
         return scores, states, changed
 
     def event(self, event: Event) -> Publication:
-        """The message of an event."""
-        return self._stream(event.stream).event, _event(event)
+        """The message of an event; the daemon's own, of stream "", has a topic of its own."""
+        topic = self._stream(event.stream).event if event.stream else f"{self._base}/event"
+        return topic, _event(event)
 
     def states(self) -> list[Publication]:
         """The latest state of every stream: a broker that came back may have lost what it retained."""

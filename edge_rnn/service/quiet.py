@@ -6,9 +6,8 @@ meanwhile and is still open is told, as an opening; what opened and closed meanw
 that had been told before the mute, the newest change is told, its end above all. An acknowledged event is
 told to MQTT as before, but no more to sinks, until it closes.
 
-Times are the wall clock's, given by the caller. `text` and `load` carry all of it over a restart but the
-events held back: an event that is still open when its mute ends after a restart is told with its next
-change.
+Times are the wall clock's, given by the caller. `text` and `load` carry all of it over a restart, the events
+held back too: the text goes into the commit that puts the same events into the history.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from edge_rnn.service.store_rows import event_fields, event_of
 from edge_rnn.stream.types import Event
 
 MAX_ENTRIES = 1000
@@ -33,7 +33,9 @@ class Quiet:
         self.acknowledged: dict[str, None] = {}
         self.changed = False
         self._held: dict[str, Event] = {}
+        # Nobody has been told that these have opened.
         self._untold: set[str] = set()
+        self._text = ""
 
     def acknowledge(self, event_id: str) -> None:
         """Sinks hear no more of this event."""
@@ -71,15 +73,15 @@ class Quiet:
         if event.type == "close":
             self._forget(event.id)
             if untold:
-                # Nobody was told that it had opened.
                 self._untold.discard(event.id)
-                self._held.pop(event.id, None)
+                self._release(event.id)
                 return False
         if not untold and not self.is_muted(event.stream, now_ns):
-            self._held.pop(event.id, None)
+            self._release(event.id)
             return True
         if event.id in self._held or len(self._held) < MAX_ENTRIES:
             self._held[event.id] = event
+            self.changed = True
             if event.type == "open":
                 self._untold.add(event.id)
         return False
@@ -97,15 +99,19 @@ class Quiet:
         told: list[Event] = []
         for event in list(self._held.values()):
             if not self.is_muted(event.stream, now_ns):
-                del self._held[event.id]
+                self._release(event.id)
                 untold = event.id in self._untold
                 self._untold.discard(event.id)
                 told.append(dataclasses.replace(event, type="open") if untold else event)
         return told
 
     def text(self) -> str:
-        """All that must survive a restart."""
-        return msgspec.json.encode({"mutes": self.mutes, "acknowledged": list(self.acknowledged)}).decode()
+        """All that must survive a restart; made anew where something has changed."""
+        if self.changed or not self._text:
+            held = [event_fields(event) for event in self._held.values()]
+            saved = _Saved(self.mutes, list(self.acknowledged), held, sorted(self._untold))
+            self._text = msgspec.json.encode(saved).decode()
+        return self._text
 
     def load(self, text: str) -> None:
         """What `text` gave; anything else changes nothing."""
@@ -115,6 +121,13 @@ class Quiet:
             return
         self.mutes = dict(list(found.mutes.items())[:MAX_ENTRIES])
         self.acknowledged = dict.fromkeys(found.acknowledged[:MAX_ENTRIES])
+        held = [event_of(fields) for fields in found.held[:MAX_ENTRIES]]
+        self._held = {event.id: event for event in held if event is not None}
+        self._untold = {name for name in found.untold if name in self._held}
+        self._text = ""
+
+    def _release(self, event_id: str) -> None:
+        self.changed = self._held.pop(event_id, None) is not None or self.changed
 
     def _forget(self, event_id: str) -> None:
         if event_id in self.acknowledged:
@@ -125,3 +138,5 @@ class Quiet:
 class _Saved(msgspec.Struct):
     mutes: Mapping[str, int]
     acknowledged: list[str]
+    held: list[tuple[str, str, str, int, int, int | None, str]] = []
+    untold: list[str] = []

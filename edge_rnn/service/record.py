@@ -132,7 +132,18 @@ class Recorder:
             raise ConfigError(
                 f"record.path: {config.path}: expected a folder that can be written to ({error.strerror})"
             ) from None
-        self._sizes = dict(_found(config.path))
+        self._sizes: dict[Path, int] = {}
+        self._total = 0
+
+    def begin(self, after: Recorder | None = None) -> None:
+        """Take stock of the files that are there; nothing is taken before.
+
+        Args:
+            after: the one that has been at work until now, closed; a file it still compresses is taken over.
+        """
+        if after is not None and after._config.path == self._config.path:
+            self._packers, self._packed = [p for p in after._packers if p.is_alive()], after._packed
+        self._sizes = dict(_found(self._config.path, keep_half=bool(self._packers)))
         self._total = sum(self._sizes.values())
 
     def take(
@@ -332,15 +343,16 @@ class Recorder:
             self.counters.removed += 1
 
 
-def _found(folder: Path) -> list[tuple[Path, int]]:
-    """Our files below `folder` with their sizes, oldest first; half-made ones are removed."""
+def _found(folder: Path, *, keep_half: bool = False) -> list[tuple[Path, int]]:
+    """Our files below `folder` with their sizes, oldest first; half-made ones are removed, or left alone."""
     found: list[tuple[float, Path, int]] = []
     for at, _, names in os.walk(folder):
         for name in names:
             path = Path(at, name)
             with contextlib.suppress(OSError):
                 if name.endswith(".gz.tmp") and _RECORD.fullmatch(name.removesuffix(".tmp")):
-                    path.unlink()
+                    if not keep_half:
+                        path.unlink()
                 elif _RECORD.fullmatch(name):
                     about = path.stat()
                     found.append((about.st_mtime, path, about.st_size))

@@ -74,6 +74,7 @@ class Sink:
     Args:
         config: `[[sink]]`.
         wall: seconds since 1970, for signatures.
+        monotonic: seconds from an arbitrary start, for `retry_for`.
         wait: waits so long or until the event is set; tests replace it.
     """
 
@@ -83,6 +84,7 @@ class Sink:
         log: Log,
         *,
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         self.name = config.name
@@ -90,6 +92,7 @@ class Sink:
         self.counters = SinkCounters()
         self._log = log
         self._wall = wall
+        self._monotonic = monotonic
         self._wait = wait
         self._queue: deque[bytes] = deque()
         self._lock = threading.Lock()
@@ -145,7 +148,7 @@ class Sink:
                 self._deliver(body)
 
     def _deliver(self, body: bytes) -> None:
-        left, pause = self.config.retry_for_ns / 1e9, FIRST_PAUSE_S
+        end, pause = self._monotonic() + self.config.retry_for_ns / 1e9, FIRST_PAUSE_S
         while True:
             self.counters.attempts += 1
             try:
@@ -158,6 +161,8 @@ class Sink:
                 self.counters.delivered += 1
                 self._log.settled("sink", self.name)
                 return
+            # Time that attempts have taken counts as well: a server that hangs is no reason to try longer.
+            left = end - self._monotonic()
             if failure.final or left <= 0:
                 self.counters.failed += 1
                 self._log.limited(
@@ -165,10 +170,10 @@ class Sink:
                 )
                 return
             self._log.limited("warning", "sink", self.name, f"{self.name}: {failure}; trying again")
-            if self._wait(self._stop, pause):
+            # The last attempt is made when the time is over.
+            if self._wait(self._stop, min(pause, left)):
                 self.counters.failed += 1
                 return
-            left -= pause
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _post(self, body: bytes) -> None:

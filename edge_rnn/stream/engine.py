@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -362,6 +362,50 @@ class Engine:
         self._events += closed
         self._gone.add(stream)
         return True
+
+    def is_open(self, event: str) -> bool:
+        """Whether an event of this id is open."""
+        return any(
+            event == one
+            for table in self._tables.values()
+            for row in np.flatnonzero(table.taken & table.has_open()).tolist()
+            for one in table.open_ids(row)
+        )
+
+    def remember(self, streams: Iterable[str]) -> dict[str, bytes | None]:
+        """The states of these streams, None where there is none; for `put_back`."""
+        found: dict[str, bytes | None] = {}
+        for stream in streams:
+            slot = self._slots.get(stream)
+            found[stream] = None if slot is None else slot[0].dump(slot[1])
+        return found
+
+    def put_back(self, states: Mapping[str, bytes | None]) -> None:
+        """Undo a call that has raised and touched these streams alone; what it began is forgotten."""
+        self._drop_waiting()
+        for stream, blob in states.items():
+            slot = self._slots.pop(stream, None)
+            if slot is not None:
+                slot[0].drop(stream)
+            if blob is not None:
+                self.load(stream, blob)
+                table, row, _ = self._slots[stream]
+                table.changed.add(row)
+
+    def clear(self) -> None:
+        """Forget all streams and what is under way, without events: as after the constructor."""
+        self._drop_waiting()
+        for stream, (table, _, _) in self._slots.items():
+            table.drop(stream)
+        self._slots.clear()
+        self._gone.clear()
+
+    def _drop_waiting(self) -> None:
+        for table in self._tables.values():
+            table.burst = Burst()
+            table.batch.size = 0
+        self._order.clear()
+        self._events.clear()
 
     def load(self, stream: str, blob: bytes) -> None:
         """Bring a stream to a state that `changed` gave, here or in another process.

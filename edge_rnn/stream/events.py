@@ -128,6 +128,17 @@ class Tracker:
         self.records[row] = np.zeros((), self.records.dtype)
         return events
 
+    def open_ids(self, row: int, stream: str) -> list[str]:
+        """Ids of the events that are open."""
+        record = self.records[row]
+        found = [
+            event_id(stream, FAULT_KINDS[kind], int(record["start"][kind]))
+            for kind in np.flatnonzero(record["open"]).tolist()
+        ]
+        if record["marks"][OPEN]:
+            found.append(event_id(stream, "anomaly", int(record["marks"][START])))
+        return found
+
     def _anomaly(self, row: int, verdict: Verdict) -> Event | None:
         record = self.records[row]
         marks, numbers = record["marks"], record["numbers"]

@@ -153,6 +153,16 @@ class StreamTable:
         self._free.append(row)
         return closed
 
+    def has_open(self) -> NDArray[np.bool_]:
+        """bool (capacity,): rows with an open event."""
+        marks = self.tracker.marks
+        found: NDArray[np.bool_] = (marks[:, events.OPEN] | marks[:, events.FAULTS]) != 0
+        return found
+
+    def open_ids(self, row: int) -> list[str]:
+        """Ids of a row's open events."""
+        return self.tracker.open_ids(row, str(self.ids[row]))
+
     def check_channels(self, channels: tuple[int, ...], values: Sequence[float]) -> None:
         """`ValueError` unless these are distinct indices of inputs, with as many values.
 

@@ -25,6 +25,8 @@ TOPIC = "plant/7/all"
 class FakeLink:
     """A broker in memory: `inbox` holds what the next turns bring, `sent` what was published."""
 
+    reader = "paho"
+
     def __init__(self, config, filters, will, log, *, arrival, clock) -> None:
         self.before, self.filters, self.will, self._arrival = filters, {}, will, arrival
         self.connected, self.session_present, self.epoch = True, False, 1
@@ -97,7 +99,9 @@ class Bench:
             connect=FakeLink,
         )
         self.daemon.open()
-        self.link: FakeLink = self.daemon._link
+        # The disk of a busy machine is not what is tested here.
+        self.daemon.running.commits.patience_s = 60
+        self.link: FakeLink = self.daemon.running.link
         self.turn(0)
 
     def turn(self, seconds: float) -> None:
@@ -122,7 +126,7 @@ def bench(tmp_path):
 
     yield make
     for one in made:
-        if one.daemon._store._connection is not None:
+        if one.daemon.running.store._connection is not None:
             one.close()
 
 
@@ -135,7 +139,7 @@ def test_scores_leave_at_once_acknowledgements_after_the_commit(bench) -> None:
     b.turn(0.99)
     assert b.link.acked == []
     b.turn(0.02)
-    assert b.link.acked == [0, 1]
+    assert len(b.link.acked) == 2
     assert b.daemon.counters.commits == 1
     b.turn(3)
     assert b.daemon.counters.commits == 1  # nothing new, nothing written
@@ -173,12 +177,12 @@ def test_an_alarm_is_committed_at_once_then_published_and_removed_after_its_ackn
     [(key, (topic, data))] = b.link.sure.items()
     assert topic == "er/press/7/event"
     assert json.loads(data)["type"] == "open"
-    assert b.daemon._store.waiting() == 1
+    assert b.daemon.running.store.waiting() == 1
     b.turn(0.1)
     assert len(b.link.sure) == 1  # not sent a second time
     b.link.delivered.append(key)
     b.turn(0.1)
-    assert b.daemon._store.waiting() == 0
+    assert b.daemon.running.store.waiting() == 0
 
 
 def test_the_outbox_is_sent_as_the_broker_takes_it_in_order(bench) -> None:
@@ -197,12 +201,12 @@ def test_the_outbox_is_sent_as_the_broker_takes_it_in_order(bench) -> None:
 
 def test_a_commit_that_fails_acknowledges_nothing_and_is_tried_again(bench, monkeypatch) -> None:
     b = bench(commit_every="100ms")
-    real = b.daemon._store.commit
+    real = b.daemon.running.store.commit
 
     def full(_commit):
         raise StoreError("disk full")
 
-    monkeypatch.setattr(b.daemon._store, "commit", full)
+    monkeypatch.setattr(b.daemon.running.store, "commit", full)
     b.link.bring(payload(0), payload(1))
     b.turn(0)
     for _ in range(30):
@@ -211,11 +215,11 @@ def test_a_commit_that_fails_acknowledges_nothing_and_is_tried_again(bench, monk
     assert 3 <= b.daemon.counters.commit_failures <= 5  # once a second
     assert json.loads(b.daemon.health())["status"] == "store"
     assert b.log.getvalue().count("disk full") == 1
-    monkeypatch.setattr(b.daemon._store, "commit", real)
+    monkeypatch.setattr(b.daemon.running.store, "commit", real)
     b.link.bring(payload(2))
     b.turn(1.1)
     assert b.link.acked == [0, 1, 2] or len(b.link.acked) == 3
-    assert [s for s, _ in b.daemon._store.load_states()] == ["press/7"]
+    assert [s for s, _ in b.daemon.running.store.load_states()] == ["press/7"]
     assert "commits succeed again" in b.log.getvalue()
     assert json.loads(b.daemon.health())["status"] == "running"
 
@@ -226,12 +230,12 @@ def test_after_damage_the_next_commit_holds_all_states(bench) -> None:
         b.link.bring(payload(0), topic=f"plant/{key}/all")
         b.turn(0)
     b.turn(1)
-    b.daemon._store.incomplete = True
+    b.daemon.running.store.incomplete = True
     b.link.bring(payload(1), topic="plant/0/all")
     b.turn(0)
     b.turn(1)
-    assert sorted(s for s, _ in b.daemon._store.load_states()) == ["press/0", "press/1", "press/2"]
-    assert b.daemon._store.incomplete is False
+    assert sorted(s for s, _ in b.daemon.running.store.load_states()) == ["press/0", "press/1", "press/2"]
+    assert b.daemon.running.store.incomplete is False
 
 
 def test_every_connect_announces_the_daemon_its_health_and_all_states(bench) -> None:
@@ -366,24 +370,28 @@ def test_silence_is_told_by_the_tick_and_ends_with_the_next_reading(bench) -> No
 
 def test_a_turn_that_fails_is_counted_and_said_and_the_next_one_works(bench, monkeypatch) -> None:
     b = bench(commit_every="100ms")
-    pipeline = b.daemon._pipeline
+    pipeline = b.daemon.running.pipeline
     feed = pipeline.engine.judge
     monkeypatch.setattr(pipeline.engine, "judge", lambda *_: 1 / 0)
     b.link.bring(payload(0))
     b.turn(0)
-    assert b.daemon.counters.errors == 1
+    assert b.daemon.counters.errors == b.daemon.counters.fallbacks == 1
     assert "ZeroDivisionError" in b.log.getvalue()
+    for _ in range(5):
+        b.turn(1)
+    # Nothing is acknowledged that was not judged.
+    assert b.link.acked == []
     monkeypatch.setattr(pipeline.engine, "judge", feed)
     b.link.bring(payload(1))
     b.turn(1)
     b.turn(1)
-    assert len(b.topics("/score")) == 1
+    assert [json.loads(data)["n"] for data in b.topics("/score")] == [1, 2]
     assert len(b.link.acked) == 2
 
 
 def test_a_message_that_breaks_its_decoder_takes_no_other_with_it(bench, monkeypatch) -> None:
     b = bench(commit_every="100ms")
-    pipeline = type(b.daemon._pipeline)
+    pipeline = type(b.daemon.running.pipeline)
     # One that goes the long way; the others take the short one.
     take, broken = pipeline.take, b'{"odd": 1}'
 
@@ -405,7 +413,7 @@ def test_streams_beyond_the_limit_lose_their_state_and_their_retained_topic(benc
         b.turn(1)
     b.turn(1)
     assert ("er/press/0/state", b"", True) in b.link.sent
-    assert sorted(s for s, _ in b.daemon._store.load_states()) == ["press/1", "press/2"]
+    assert sorted(s for s, _ in b.daemon.running.store.load_states()) == ["press/1", "press/2"]
 
 
 def test_arrival_times_do_not_go_back_over_a_restart(bench) -> None:
@@ -413,10 +421,10 @@ def test_arrival_times_do_not_go_back_over_a_restart(bench) -> None:
     b.link.bring(payload(0))
     b.turn(0)
     b.turn(2)
-    last = b.daemon._arrival.last_ns
+    last = b.daemon.running.arrival.last_ns
     b.close()
     second = bench()
-    assert second.daemon._arrival.last_ns >= last
+    assert second.daemon.running.arrival.last_ns >= last
 
 
 def test_a_restart_knows_the_subscriptions_of_the_session_before(bench) -> None:
@@ -438,7 +446,7 @@ def test_the_watchdog_is_not_fed_while_messages_fail_one_after_the_other(
         manager.settimeout(0.2)
         b = bench(environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"})
         assert manager.recv(1000).startswith(b"READY=1")
-        pipeline = b.daemon._pipeline
+        pipeline = b.daemon.running.pipeline
         judge = pipeline.engine.judge
         monkeypatch.setattr(pipeline.engine, "judge", lambda *_: 1 / 0)
         for i in range(3):
@@ -486,7 +494,7 @@ def test_a_reload_with_another_model_closes_events_and_starts_cold(bench, tmp_pa
     write_config(tmp_path, 1, model=gru_model(seed=5))
     wait_reload(b)
     assert b.daemon.counters.reloads == 1
-    assert b.daemon._link is b.link  # the same broker, the same connection
+    assert b.daemon.running.link is b.link  # the same broker, the same connection
     b.turn(1)
     assert [json.loads(d)["type"] for _, d in b.link.sure.values()] == ["open", "close"]
     b.link.bring(payload(21))
@@ -506,10 +514,10 @@ def test_a_reload_of_what_cannot_be_used_changes_nothing(bench, old, new) -> Non
     b = bench()
     text = b.config.read_text()
     assert old in text
-    pipeline = b.daemon._pipeline
+    pipeline = b.daemon.running.pipeline
     b.config.write_text(text.replace(old, new))
     wait_reload(b)
-    assert b.daemon._pipeline is pipeline
+    assert b.daemon.running.pipeline is pipeline
     assert b.daemon.counters.reload_failures == 1
     lines = [
         line for line in b.log.getvalue().splitlines() if "refused, the running configuration stays" in line

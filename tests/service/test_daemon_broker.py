@@ -168,17 +168,17 @@ def test_events_wait_for_the_broker_and_come_in_order(broker, tmp_path) -> None:
     config = write_config(tmp_path, broker.port, commit_every="20ms")
     with DaemonThread(config) as running, Peer(broker.port, "er/status") as peer:
         wait_for(lambda: peer.on("er/status") == [b"online"], "online")
-        store = running.daemon._store
-        engine = running.daemon._pipeline.engine
+        store = running.daemon.running.store
+        engine = running.daemon.running.pipeline.engine
         assert store.waiting() == 0
         broker.kill()
-        wait_for(lambda: not running.daemon._link.connected, "the loss")
+        wait_for(lambda: not running.daemon.running.link.connected, "the loss")
         # Readings that came in before the loss; fed by hand because there is no broker to bring them.
         for i in range(60):
-            for message in running.daemon._pipeline.take(
+            for message in running.daemon.running.pipeline.take(
                 _delivery(i), running.daemon.counters, running.daemon._log
             ):
-                running.daemon._emit(engine.feed([message], START_NS * 2))
+                running.daemon._intake.emit(engine.feed([message], START_NS * 2))
         wait_for(lambda: store.waiting() == 2, "the outbox")
     with DaemonThread(config):
         broker.start()
@@ -212,7 +212,7 @@ def test_password_from_a_file_and_tls_from_the_configuration(tmp_path) -> None:
         lines = 'username = "pump"\npassword_file = "secret"\n[mqtt.tls]\nca = "ca.pem"\n'
         config = write_config(tmp_path, broker.port, host="localhost", mqtt=lines)
         with DaemonThread(config) as running:
-            wait_for(lambda: running.daemon._link.connected, "the connection")
+            wait_for(lambda: running.daemon.running.link.connected, "the connection")
             report = running.daemon.health()
             assert json.loads(report)["broker"]["verified"] is True
         assert b"canary" not in report

@@ -67,7 +67,7 @@ def test_at_least_once_a_reading_that_opens_an_event_is_acknowledged_with_the_ev
     b.link.bring(*(payload(i) for i in range(10)))
     b.turn(0)
     assert len(b.link.acked) == 10
-    store = b.daemon._store
+    store = b.daemon.running.store
     commit = store.commit
 
     def full(_: object) -> int:

@@ -145,7 +145,7 @@ def test_a_clock_that_jumps_by_years_costs_no_reading(bench, tmp_path, monkeypat
 
 def test_input_output_errors_at_random_lose_no_reading_and_no_event(bench, monkeypatch) -> None:
     b = bench(commit_every="1s")
-    source, store = random.Random(4), b.daemon._store
+    source, store = random.Random(4), b.daemon.running.store
     commit, failed = store.commit, 0
 
     def flaky(work) -> int:
@@ -172,7 +172,7 @@ def test_input_output_errors_at_random_lose_no_reading_and_no_event(bench, monke
 
 def test_a_slow_disk_delays_acknowledgements_and_nothing_else(bench, monkeypatch) -> None:
     b = bench(commit_every="1s", health="60s")
-    store = b.daemon._store
+    store = b.daemon.running.store
     commit = store.commit
 
     def slow(work) -> int:
@@ -207,7 +207,7 @@ def test_a_flood_of_retained_messages_makes_no_stream_and_holds_nothing_up(tmp_p
             running.subscribed()
             peer.send("plant/live/all", payload(0))
             wait_for(lambda: peer.on("er/press/live/score"), "the live stream's score", 60)
-            assert len(running.daemon._pipeline.engine) == 1
+            assert len(running.daemon.running.pipeline.engine) == 1
             assert running.daemon.counters.errors == 0
         assert {topic for topic, _, _ in peer.messages} == {"er/press/live/score"}
 

@@ -37,7 +37,9 @@ VERDICT = np.dtype(
 
 def recorder(folder: Path, log: io.StringIO | None = None, **settings) -> Recorder:
     settings = {"max_file_bytes": 1 << 20, "max_total_bytes": 1 << 30, **settings}
-    return Recorder(RecordConfig(path=folder / "r", **settings), NAMES, Log(stream=log or io.StringIO()))
+    made = Recorder(RecordConfig(path=folder / "r", **settings), NAMES, Log(stream=log or io.StringIO()))
+    made.begin()
+    return made
 
 
 def take(made: Recorder, *numbers: int, stream: str = "press/7") -> None:

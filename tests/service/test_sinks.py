@@ -63,14 +63,18 @@ class Hook:
 
 def sink(log: io.StringIO | None = None, **settings) -> Sink:
     pauses: list[float] = []
+    attempt_s = settings.pop("attempt_s", 0.0)
 
     def wait(stop: threading.Event, seconds: float) -> bool:
         pauses.append(seconds)
         return stop.wait(0.001)
 
+    def monotonic() -> float:
+        return sum(pauses) + attempt_s * made.counters.attempts if pauses else 0.0
+
     made = Sink(
         SinkConfig(name="hook", timeout_ns=5 * SECOND, **settings), Log(stream=log or io.StringIO()),
-        wall=lambda: 1_700_000_000.5, wait=wait,
+        wall=lambda: 1_700_000_000.5, monotonic=monotonic, wait=wait,
     )  # fmt: skip
     made.pauses = pauses  # type: ignore[attr-defined]
     return made
@@ -122,8 +126,19 @@ def test_an_event_is_given_up_after_its_time() -> None:
     made.offer(b"1")
     wait_for(lambda: made.counters.failed == 1, "the end")
     made.close()
-    assert made.pauses == [1.0, 2.0, 4.0, 8.0]  # type: ignore[attr-defined]
+    # The last attempt is made when the time is over.
+    assert made.pauses == [1.0, 2.0, 4.0, 3.0]  # type: ignore[attr-defined]
     assert "cannot be reached" in log.getvalue()
+
+
+def test_the_time_of_attempts_counts_like_that_of_pauses() -> None:
+    made = sink(webhook="http://127.0.0.1:1/x", retry_for_ns=60 * SECOND, attempt_s=15.0)
+    made.offer(b"1")
+    wait_for(lambda: made.counters.failed == 1, "the end")
+    made.close()
+    # 1 and two attempts of 15 s, 2 and a third, 4 and a fourth: that is a minute, and more.
+    assert made.counters.attempts <= 5
+    assert sum(made.pauses) < 10  # type: ignore[attr-defined]
 
 
 def test_a_slow_sink_holds_nothing_up_and_drops_the_oldest() -> None:

@@ -179,7 +179,7 @@ class DaemonThread:
 
     def subscribed(self) -> DaemonThread:
         """Wait until the broker has confirmed the subscriptions."""
-        wait_for(lambda: self.daemon._link.subscribed, "the subscription")
+        wait_for(lambda: self.daemon.running.link.subscribed, "the subscription")
         return self
 
     def __exit__(self, *_: object) -> None:
