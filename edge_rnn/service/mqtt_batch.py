@@ -252,6 +252,8 @@ class BatchClient(paho.Client):
             # A callback may have closed the connection.
             if self._sock is None:
                 return 0
+            # Or it was the answer to CONNECT: what a kept session brings comes in the same read.
+            epoch = self.epoch
         self._flush(found)
         return 0
 

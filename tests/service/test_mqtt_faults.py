@@ -96,6 +96,34 @@ def test_fuzz_hostile_bytes_from_the_broker_never_end_the_loop(protocol) -> None
     server.close()
 
 
+@BOTH
+@pytest.mark.parametrize("reader", ["auto", "paho"])
+def test_messages_that_come_in_one_read_with_the_answer_to_connect_are_acknowledged(protocol, reader) -> None:
+    """A session that was kept is sent at once; unacknowledged, it would fill the window in the end."""
+    present = bytearray(CONNACK[protocol])
+    present[2] = 1
+    publish = GOOD[protocol][: 2 + GOOD[protocol][1]]
+    heard = bytearray()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(bytes(present) + publish)
+            while piece := connection.recv(4096):
+                heard.extend(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        link = make(listener.getsockname()[1], "a/#", protocol=protocol, reader=reader)
+        try:
+            run(link, lambda _: b"\x40\x02\x00\x07" in heard, 10)
+        finally:
+            link.close([], 0.1)
+            thread.join(10)
+
+
 def test_an_exception_in_a_callback_is_counted_logged_and_survived(broker, monkeypatch) -> None:
     """F4c: under paho's own thread the first one would end everything, unseen."""
     out = io.StringIO()
