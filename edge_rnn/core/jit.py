@@ -282,8 +282,12 @@ class _CodeCache:
     def load_overload(self, signature: object, target_context: Any) -> object:
         """The compiled code, or None where no directory holds a whole file of it."""
         from numba.core.compiler import CompileResult
+        from numba.core.runtime import rtsys
 
-        target_context.refresh()
+        # Of what Numba prepares before it compiles, machine code needs the symbols of its runtime. The rest
+        # (`target_context.refresh()`: how to lower each function that Numba knows) would be a quarter of a
+        # start and 12 MB; the compiler does it itself when something is compiled after all.
+        rtsys.initialize(target_context)
         name = self._file(target_context, signature)
         for directory in _cache_directories():
             with suppress(OSError):
