@@ -37,7 +37,8 @@ class Plans:
 
     peak: cut the threshold's peak_hold to half the training rows. guard: in place of the limits that training
     found. filled: histograms of scores start with those of the held-back rows; else they start empty, for
-    streams that begin with the training rows.
+    streams that begin with the training rows. seen: units from all training rows, not only from those that
+    the network has not learned: a largest score is known the better the more rows it is of.
     """
 
     parts: tuple[Part, ...]
@@ -49,6 +50,7 @@ class Plans:
     quantile: float = 0.99
     peak: bool = True
     filled: bool = True
+    seen: bool = False
 
     def only(self, *, network: bool) -> Plans:
         """The scorers that need the network, or those that do not."""
@@ -72,7 +74,8 @@ def build(model: Model, rows: Sequence[Recording], unseen: Sequence[int], plans:
         threshold=threshold, alarm=plans.alarm, warmup=plans.warmup, **more,
     )  # fmt: skip
     factors = [part.factor for part in plans.parts]
-    fitted = fit_detector(model, rows, template, unseen, factors=factors, quantile=plans.quantile)
+    starts = [0] * len(rows) if plans.seen else unseen
+    fitted = fit_detector(model, rows, template, starts, factors=factors, quantile=plans.quantile)
     return fitted if plans.filled else _empty_tails(fitted)
 
 

@@ -11,7 +11,14 @@ from typing import Literal
 
 from benchmarks.detection.building import Part, Plans
 from edge_rnn.calibrate import Options
-from edge_rnn.core.detector_spec import ConditionSpec, GuardSpec, ScorerSpec, TailSpec, ThresholdSpec
+from edge_rnn.core.detector_spec import (
+    AlarmSpec,
+    ConditionSpec,
+    GuardSpec,
+    ScorerSpec,
+    TailSpec,
+    ThresholdSpec,
+)
 from edge_rnn.training.trainer import Recipe
 
 
@@ -22,7 +29,9 @@ class Settings:
     recipe: of the network; its seed is set by the run. features: what it is given besides the channels.
     options: of calibration. plans: the detector scorer by scorer, in place of what `options` gives.
     others: further detectors for the ablation, by name. columns: SMAP/MSL's inputs.
-    dither: standard deviation of noise put on training channels that never change (training refuses those).
+    dither: standard deviation of noise put on the training rows, so that no channel is judged more finely
+    than that (and channels that never change can be trained on); limits of the guard are those without it.
+    faults: a channel that the guard reports as stuck counts as an alarm.
     even: pauses of the training rows are closed up, as a guard that goes on over pauses sees them.
     tail, gap: rows, how events are counted (`edge_rnn.evaluate.events.match`). buffer: rows, of VUS-PR.
     merge: alarms with at most so many rows between them count as one sequence in telemanom's counting.
@@ -36,6 +45,7 @@ class Settings:
     others: tuple[tuple[str, Plans], ...] = ()
     columns: Literal["telemetry", "commands"] = "telemetry"
     dither: float = 0.0
+    faults: bool = False
     even: bool = False
     tail: int = 0
     gap: int = 0
@@ -98,12 +108,21 @@ NAB = Settings(
     ),
     compared=_NAB_COMPARED,
 )
+_CHANGES = Part("changes", ScorerSpec(kind="magnitude", source="difference", rate=0.1), factor=1.0)
+_AWAY = Part("away", ScorerSpec(kind="magnitude", source="input", rate=0.02, weight=0.8), factor=1.0)
+_AHEAD = Part("ahead", ScorerSpec(kind="magnitude", source="residual", rate=0.02, weight=0.7), factor=1.0)
+_SMAP_PLANS = Plans(
+    parts=(_CHANGES, _AWAY, _AHEAD), threshold=ThresholdSpec(kind="fixed", value=1.1, bar=1.2),
+    alarm=AlarmSpec(clear_ratio=1.0, clear_hold=149), warmup=200, quantile=1.0, seen=True,
+)  # fmt: skip
 SMAP_MSL = Settings(
-    dither=0.01,
-    compared=(
-        "Defaults of `edge-rnn train` on the telemetry column alone.",
-        "Channels that never change in training get noise of 0.01 there; not compared with another value.",
-    ),
+    recipe=Recipe(horizons=(10,), epochs=30),
+    options=Options(condition=ConditionSpec(clip=1e6)),
+    dither=0.002,
+    faults=True,
+    plans=_SMAP_PLANS,
+    others=(("network and changes", replace(_SMAP_PLANS, parts=(_CHANGES, _AHEAD))),),
+    compared=(),
 )
 MERLION = Settings(
     tail=20, gap=20, compared=("Defaults of `edge-rnn train`; events are counted as the set's target says.",)

@@ -136,7 +136,8 @@ def report(
             table, origin = damage(recording, rng)
             judged = (origin >= recording.start) & rising(np.maximum.accumulate(table.times_ns))
             labels = recording.labels[origin][judged]
-            after += rows.count(running.stream(model, table).alarm[judged], labels)
+            heard = running.stream(model, table, faults=settings.faults).alarm
+            after += rows.count(heard[judged], labels)
             before += rows.count(undamaged.alarm[origin][judged], labels)
         said.append(f"{name}: F1 {before.f1:.3f} -> {after.f1:.3f} ({after.f1 - before.f1:+.3f})")
     rng = np.random.default_rng(7)

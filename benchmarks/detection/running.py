@@ -20,8 +20,10 @@ from benchmarks.detection.building import Plans, build
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording, digest_of, rising
 from edge_rnn.calibrate import Options, calibrate_detector
+from edge_rnn.calibrate.fit import limits
 from edge_rnn.core.model import Model
 from edge_rnn.detect.detector import Detector
+from edge_rnn.detect.verdict import FAULT_KINDS
 from edge_rnn.errors import DataError
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
@@ -99,6 +101,8 @@ class Trainer:
             return load(path)
         begun = time.perf_counter()
         options = replace(settings.options, horizons=recipe.horizons, scale_head=recipe.scale)
+        if settings.dither and options.guard is None:  # noise would hide how long a channel stands still
+            options = replace(options, guard=limits([(recording.train.times_ns, recording.train.values)]))
         model = fit.train(table, recipe, name="model", options=options, features=settings.features)
         self.seconds += time.perf_counter() - begun
         self.trained += 1
@@ -114,16 +118,15 @@ def _sources() -> str:
 
 
 def _prepared(table: Table, settings: Settings) -> Table:
-    """`table` with noise on channels that never change, which training would refuse, and evenly timed."""
-    size = settings.dither
+    """`table` with the setting's noise, without which training refuses channels that never change, and
+    evenly timed."""
     if settings.even and len(table) > 1:
         step = int(np.median(np.diff(table.times_ns)))
         table = replace(table, times_ns=table.times_ns[0] + step * np.arange(len(table)))
-    flat = table.values.min(axis=0) == table.values.max(axis=0)
-    if size == 0 or not flat.any():
+    if settings.dither == 0:
         return table
-    noise = np.random.default_rng(0).normal(0.0, size, table.values.shape)
-    return replace(table, values=np.where(flat, table.values + noise, table.values))
+    noise = np.random.default_rng(0).normal(0.0, settings.dither, table.values.shape)
+    return replace(table, values=table.values + noise)
 
 
 def calibrated(model: Model, recording: Recording, settings: Settings, variant: Variant) -> Model:
@@ -143,14 +146,19 @@ def calibrated(model: Model, recording: Recording, settings: Settings, variant: 
     return calibrate_detector(model, rows, held_back_from(data), options)
 
 
-def stream(model: Model, table: Table) -> Said:
-    """Every row through a `Detector` from a cold start; rows that the engine would drop say nothing."""
+def stream(model: Model, table: Table, *, faults: bool = False) -> Said:
+    """Every row through a `Detector` from a cold start; rows that the engine would drop say nothing.
+
+    faults: a channel that is reported as stuck counts as an alarm.
+    """
     taken = rising(table.times_ns)
     verdicts = Detector(model).run(table.times_ns[taken], table.values[taken])
     score = np.full(len(table), np.nan)
     alarm = np.zeros(len(table), np.bool_)
     score[taken] = verdicts["score"]
     alarm[taken] = verdicts["alarm"] == 1
+    if faults:
+        alarm[taken] |= (verdicts["fault"] == FAULT_KINDS.index("stuck")).any(axis=1)
     return Said(score, alarm)
 
 
@@ -163,7 +171,7 @@ def said_by(
         try:
             model = trainer.model(recording, settings, seed)
             model = calibrated(model, recording, settings, variant)
-            result.append(stream(model, recording.table))
+            result.append(stream(model, recording.table, faults=settings.faults))
         except DataError as error:
             print(f"note: {recording.name}: {error}; it says nothing")
             rows = len(recording.table)
