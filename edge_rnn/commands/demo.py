@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -48,11 +49,18 @@ found. Leaves no file behind. Exit code 0 only if every fault was found and no r
         "--seed", type=_seed, default=defaults.seed, metavar="N",
         help="another seed gives other readings and other faulty pumps (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--save", type=Path, metavar="FOLDER",
+        help="run nothing: write recordings of the pumps (pump.csv and normal.csv in order, other.csv with "
+        "labelled faults) to try train, replay, evaluate and calibrate on",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo and print its summary."""
+    """Run the demo and print its summary, or save recordings."""
+    if args.save is not None:
+        return _save(args.save, as_json=args.json)
     shortest = shortest_run(args.pumps)
     seconds = max(shortest, Options().seconds) if args.seconds is None else args.seconds
     if seconds < shortest:
@@ -81,6 +89,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(closing_lines(summary)))
     return 0 if summary.passed else _FAILED
+
+
+def _save(folder: Path, *, as_json: bool) -> int:
+    from edge_rnn.demo.recordings import save
+
+    paths = [str(path) for path in save(folder)]
+    print(json.dumps({"files": paths}, indent=2) if as_json else "\n".join(paths))
+    return 0
 
 
 def _seconds(text: str) -> float:
