@@ -22,6 +22,7 @@ from edge_rnn import __version__
 from edge_rnn.bench.report import Conditions, Environment
 from edge_rnn.bench.timing import clock_overhead
 from edge_rnn.core.jit import target
+from edge_rnn.core.library import Library
 
 _PACKAGES: Final = ("numpy", "numba", "llvmlite", "msgspec", "paho-mqtt")
 _CPUS: Final = "sys/devices/system/cpu"
@@ -37,8 +38,10 @@ _ARM_PARTS: Final = {
 }  # fmt: skip
 
 
-def environment(numeric: str, lanes: int, root: Path = Path("/")) -> Environment:
-    """The machine as `root` describes it; class and lanes are those of the code that is measured."""
+def environment(
+    numeric: str, lanes: int, root: Path = Path("/"), library: Library | None = None
+) -> Environment:
+    """The machine as `root` describes it; class, lanes and library are those of the code that is measured."""
     cpuinfo = _read(root / "proc/cpuinfo") or ""
     board = _board(root)
     cpu = _cpu(cpuinfo)
@@ -55,11 +58,16 @@ def environment(numeric: str, lanes: int, root: Path = Path("/")) -> Environment
         governors=_governors(root),
         clock_overhead_ns=clock_overhead(),
         versions=_versions(),
-        backend="numba",
+        backend="numba" if library is None else "library",
         numeric=numeric,
         lanes=lanes,
-        target=target().cpu[:200],
+        target=(target().cpu if library is None else _built_for(library))[:200],
     )
+
+
+def _built_for(library: Library) -> str:
+    d = library.description
+    return d.target if d.target == d.cpu else f"{d.target} ({d.cpu})"
 
 
 def conditions(root: Path = Path("/")) -> Conditions:

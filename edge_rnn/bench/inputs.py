@@ -16,6 +16,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Float32, Model
@@ -50,9 +51,11 @@ def raw_readings(model: Model, xs: Float32) -> NDArray[np.float64]:
     return values * model.scaler.std + model.scaler.mean
 
 
-def output_hash(model: Model, numeric: Numeric = "auto", lanes: int | None = None) -> str:
+def output_hash(
+    model: Model, numeric: Numeric = "auto", lanes: int | None = None, library: LibraryLike | None = None
+) -> str:
     """Hex sha-256 over the outputs, little-endian float32, for STEPS vectors from a fresh state."""
-    ys = Stepper(model, numeric, lanes).run(fixed_inputs(STEPS, model.input_size))
+    ys = Stepper(model, numeric, lanes, library).run(fixed_inputs(STEPS, model.input_size))
     return hashlib.sha256(ys.astype("<f4").tobytes()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from edge_rnn.bench.path import ReadingPath
 from edge_rnn.bench.report import VERSION, Network, Output, Paced, Rate, Report, Timed
 from edge_rnn.bench.start import starts
 from edge_rnn.core.digest import weights_digest
+from edge_rnn.core.library import Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
 from edge_rnn.detect.detector import DetectorTable
@@ -29,12 +30,14 @@ _ROUNDS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """seconds: for each measurement; rates: Hz; streams: numbers of streams; start: measure starts, too."""
+    """seconds: for each measurement; rates: Hz; streams: numbers of streams; start: measure starts, too;
+    library: the folder of a library whose code is measured, None for code compiled here."""
 
     seconds: float = 2.0
     rates: tuple[float, ...] = (1.0, 10.0, 100.0)
     streams: tuple[int, ...] = (1, 8, 64, 512)
     start: bool = True
+    library: Path | None = None
 
 
 def measure(
@@ -47,33 +50,37 @@ def measure(
 
     Raises:
         ModelFileError: the model cannot be used.
+        LibraryError: the library cannot be used here, or is not this model's.
         EdgeRnnError: the process that measures a start fails.
     """
     chosen = options or Options()
     model = load(file)
-    stepper = Stepper(model)
+    library = None if chosen.library is None else Library(chosen.library)
+    stepper = Stepper(model, library=library)
     weights = weights_digest(model)
     progress("outputs")
-    output = Output(sha256=output_hash(model), golden=golden_hash(weights, stepper.numeric), steps=STEPS)
-    where = environment(stepper.numeric, stepper.lanes)
+    output = Output(
+        sha256=output_hash(model, library=library), golden=golden_hash(weights, stepper.numeric), steps=STEPS
+    )
+    where = environment(stepper.numeric, stepper.lanes, library=library)
     before = conditions()
     progress("steps")
     step = _step(model, stepper, chosen.seconds)
     path, rates = None, []
     if model.detector is not None:
         progress("the whole path of a reading")
-        path = _path(file, model, chosen.seconds)
+        path = _path(file, model, chosen)
         for streams in chosen.streams:
             progress(f"{streams} streams")
-            rates.append(_rate(file, model, streams, chosen.seconds / 4))
+            rates.append(_rate(file, model, streams, chosen))
     paced = []
     for hz in chosen.rates:
         progress(f"readings at {hz:g} Hz")
-        paced.append(_paced(file, model, hz, chosen.seconds))
+        paced.append(_paced(file, model, hz, chosen))
     start = None
     if chosen.start:
         progress("starts")
-        start = starts(file)
+        start = starts(file, chosen.library)
     return Report(
         version=VERSION,
         date=time.strftime("%Y-%m-%d", time.gmtime()),
@@ -113,27 +120,29 @@ def _step(model: Model, stepper: Stepper, seconds: float) -> Timed:
     return _timed(timing.each(lambda i: xs[i % STEPS], stepper.step, seconds))
 
 
-def _path(file: Path, model: Model, seconds: float) -> Timed:
-    path = ReadingPath(file, model)
+def _path(file: Path, model: Model, options: Options) -> Timed:
+    path = ReadingPath(file, model, library=options.library)
     readings = raw_readings(model, fixed_inputs(STEPS, model.input_size))
-    return _timed(timing.each(lambda i: path.delivery(readings[i % STEPS], i), path.take, seconds))
+    return _timed(timing.each(lambda i: path.delivery(readings[i % STEPS], i), path.take, options.seconds))
 
 
-def _paced(file: Path, model: Model, hz: float, seconds: float) -> Paced:
+def _paced(file: Path, model: Model, hz: float, options: Options) -> Paced:
     """At least three readings, however slow they come; a model without detector only steps."""
     xs = fixed_inputs(STEPS, model.input_size)
-    count = max(3, round(hz * seconds))
+    count = max(3, round(hz * options.seconds))
     if model.detector is None:
-        late, took = timing.paced(lambda i: xs[i % STEPS], Stepper(model).step, hz, count)
+        late, took = timing.paced(
+            lambda i: xs[i % STEPS], Stepper(model, library=options.library).step, hz, count
+        )
     else:
-        path, readings = ReadingPath(file, model), raw_readings(model, xs)
+        path, readings = ReadingPath(file, model, library=options.library), raw_readings(model, xs)
         late, took = timing.paced(lambda i: path.delivery(readings[i % STEPS], i), path.take, hz, count)
     return Paced(hz=hz, late=timing.latency(late), latency=timing.latency(took))
 
 
-def _rate(file: Path, model: Model, streams: int, seconds: float) -> Rate:
+def _rate(file: Path, model: Model, streams: int, options: Options) -> Rate:
     readings = raw_readings(model, fixed_inputs(STEPS, model.input_size))
-    table = DetectorTable(model, streams)
+    table = DetectorTable(model, streams, library=options.library)
     rows, times = np.arange(streams), np.zeros(streams, np.int64)
     x = np.resize(readings, (streams, model.channels))
     present, out = np.ones(x.shape, np.bool_), np.zeros(streams, table.verdict_dtype)
@@ -144,8 +153,8 @@ def _rate(file: Path, model: Model, streams: int, seconds: float) -> Rate:
 
     return Rate(
         streams=streams,
-        path_per_s=_path_rate(ReadingPath(file, model, streams), readings, streams),
-        detector_per_s=timing.per_second(judge, streams, seconds),
+        path_per_s=_path_rate(ReadingPath(file, model, streams, options.library), readings, streams),
+        detector_per_s=timing.per_second(judge, streams, options.seconds / 4),
     )
 
 

@@ -44,12 +44,14 @@ class ReadingPath:
         file: the model file.
         model: with a detector section; the same as in `file`, which is what the pipeline loads.
         streams: how many streams there may be.
+        library: a library's folder; None compiles the functions.
 
     Raises:
         ModelFileError: the model cannot be used by a daemon.
+        LibraryError: the library cannot be used here, or is not this model's.
     """
 
-    def __init__(self, file: Path, model: Model, streams: int = 1) -> None:
+    def __init__(self, file: Path, model: Model, streams: int = 1, library: Path | None = None) -> None:
         names = [i.name for i in model.inputs]
         channels = tuple(
             ChannelConfig(name=name, topic="bench/{key}", path=f"c{i}") for i, name in enumerate(names)
@@ -60,6 +62,8 @@ class ReadingPath:
             channels=channels,
             time=TimeConfig(path="time_ns", unit="ns"),
             max_streams=streams,
+            library=library,
+            library_unfit="refuse",
         )
         config = Config(
             source="bench",

@@ -4,11 +4,11 @@ The package is copied to an empty folder without any cache, and the caches are p
 start finds neither bytecode nor machine code of this package, as on a device on its first day, and the second
 finds both. (Bytecode of Numba and NumPy is there in both.) This very file is run in the child:
 
-    python -m edge_rnn.bench.start MODEL CALLED_NS
+    python -m edge_rnn.bench.start MODEL CALLED_NS [LIBRARY]
 
-It makes what the daemon makes, but for broker and database, and takes one message; a model without a detector
-only steps. It prints one line of JSON: milliseconds since CALLED_NS on the monotonic clock, which all
-processes of a machine share.
+It makes what the daemon makes (with one thread of NumPy's matrix library, as it has), but for broker and
+database, and takes one message; a model without a detector only steps. It prints one line of JSON:
+milliseconds since CALLED_NS on the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _PACKAGE: Final = Path(__file__).parents[1]
 _PATIENCE_S: Final = 600
 
 
-def starts(model: Path) -> Starts:
-    """A cold and a warm start with `model`.
+def starts(model: Path, library: Path | None = None) -> Starts:
+    """A cold and a warm start with `model`, and with the code in `library` if one is given.
 
     Raises:
         EdgeRnnError: the child process fails.
@@ -41,20 +41,21 @@ def starts(model: Path) -> Starts:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(_PACKAGE, folder / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-        return Starts(cold=_start(model, folder), warm=_start(model, folder))
+        return Starts(cold=_start(model, folder, library), warm=_start(model, folder, library))
 
 
-def _start(model: Path, folder: Path) -> Start:
+def _start(model: Path, folder: Path, library: Path | None) -> Start:
     settings = {"NUMBA_CACHE_DIR": "code", "XDG_CACHE_HOME": "xdg", "PYTHONPATH": "."}
     places = {key: str(folder / value) for key, value in settings.items()}
     # Bytecode beside the sources of the copy, whatever the caller's settings are.
     unwanted = {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"}
     inherited = {key: value for key, value in os.environ.items() if key not in unwanted}
     command = [sys.executable, "-m", f"{__package__}.start", str(model.resolve())]
+    code = [] if library is None else [str(library.resolve())]
     try:
         done = subprocess.run(  # noqa: S603  (this interpreter, this file)
-            [*command, str(time.monotonic_ns())], capture_output=True, text=True, check=False, cwd=folder,
-            env=inherited | places, timeout=_PATIENCE_S,
+            [*command, str(time.monotonic_ns()), *code], capture_output=True, text=True, check=False,
+            cwd=folder, env={"OPENBLAS_NUM_THREADS": "1"} | inherited | places, timeout=_PATIENCE_S,
         )  # fmt: skip
         return msgspec.json.decode(done.stdout, type=Start)
     except subprocess.TimeoutExpired:
@@ -75,7 +76,7 @@ def _memory(field: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
 
 
-def main(file: str, called_ns: int) -> None:
+def main(file: str, called_ns: int, library: Path | None = None) -> None:
     """The child: start, take one reading, print what it took."""
 
     def passed() -> float:
@@ -90,11 +91,11 @@ def main(file: str, called_ns: int) -> None:
     model = load(file)
     first = fixed_inputs(1, model.input_size)
     if model.detector is None:
-        stepper = Stepper(model)
+        stepper = Stepper(model, library=library)
         ready = passed()
         stepper.step(first[0])
     else:
-        path = ReadingPath(Path(file), model)
+        path = ReadingPath(Path(file), model, library=library)
         delivery = path.delivery(raw_readings(model, first)[0], 0)
         ready = passed()
         path.take(delivery)
@@ -107,4 +108,4 @@ def main(file: str, called_ns: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *map(Path, sys.argv[3:]))

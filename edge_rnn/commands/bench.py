@@ -26,7 +26,16 @@ _MOST_STREAMS = 100_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge-rnn bench`."""
+    parser.epilog = """\
+  edge-rnn bench pump.safetensors --plot pump.png
+  edge-rnn bench pump.safetensors --library pump-library
+
+The second measures the code that edge-rnn build compiled ahead of time, and its start without a compiler; the
+outputs must have the same hash either way."""
     parser.add_argument("model", metavar="MODEL", nargs="?", help="model file; default: the demo's")
+    parser.add_argument(
+        "--library", metavar="DIR", help="measure the code of a library that edge-rnn build made"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement; default 2")
     parser.add_argument(
         "--rates", default="1,10,100", metavar="HZ,...", help="paced readings; default 1,10,100"
@@ -51,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         rates=_numbers("--rates", args.rates, _MOST_HZ),
         streams=tuple(int(n) for n in _numbers("--streams", args.streams, _MOST_STREAMS, whole=True)),
         start=not args.no_start,
+        library=None if args.library is None else Path(args.library),
     )
     report = measure(BUNDLED if args.model is None else Path(args.model), options, _say)
     if sys.stderr.isatty():
