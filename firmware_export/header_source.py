@@ -8,7 +8,7 @@ from edge_rnn import __version__
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.model import Model
-from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, verdict_dtype
+from edge_rnn.detect.verdict import GUARD_KINDS, STATUSES, verdict_dtype
 from firmware_export.state import Field
 
 
@@ -88,7 +88,7 @@ def _detector_header(channels: int, silent: bool, kind: str) -> str:
     statuses = "\n".join(f"#define ERN_{w.upper()} {k}u" for k, w in enumerate(STATUSES))
     faults = "\n".join(
         f"#define ERN_{'NO_FAULT' if w == 'none' else w.upper().replace('-', '_')} {k}u"
-        for k, w in enumerate(FAULT_KINDS)
+        for k, w in enumerate(GUARD_KINDS)
     )
     said = "what the network had expected" if kind == "forecast" else "what the network makes of it"
     text = f"""

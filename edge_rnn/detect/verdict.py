@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Status = Literal["warming", "normal", "pending", "anomaly", "clearing", "fault"]
-FaultKind = Literal["none", "missing", "non-finite", "range", "stuck", "silent"]
+FaultKind = Literal["none", "missing", "non-finite", "range", "stuck", "silent", "flapping", "clock"]
 Timing = Literal["regular", "gap", "duplicate", "late"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 TIMINGS: tuple[Timing, ...] = get_args(Timing)
 NO_SCORER = 255
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+# What the guard itself can find in readings; the others are said of whole streams, see `stream/watch.py`.
+GUARD_KINDS: tuple[FaultKind, ...] = FAULT_KINDS[: FAULT_KINDS.index("silent") + 1]
 
 
 @lru_cache(maxsize=64)

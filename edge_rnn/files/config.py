@@ -234,12 +234,16 @@ def _timed(streams: Sequence[StreamParts], root: Table, mqtt: MqttConfig) -> Non
         return
     for index, stream in enumerate(streams):
         config = stream.config
-        if config is not None and config.time is None and config.format not in _TIMED:
+        if config is not None and _has_neither(config):
             root.note(
                 f"stream[{index}].time",
-                'missing; delivery = "exactly-once-state" knows a repeat by its time; name it, or set '
-                'mqtt.delivery = "at-least-once"',
+                'missing; delivery = "exactly-once-state" knows a repeat by its time, or by a sequence; name '
+                'one of them, or set mqtt.delivery = "at-least-once"',
             )
+
+
+def _has_neither(stream: StreamConfig) -> bool:
+    return stream.time is None and stream.sequence is None and stream.format not in _TIMED
 
 
 def _output(table: Table) -> OutputConfig:

@@ -30,12 +30,14 @@ from edge_rnn.files.config_types import (
     ChannelConfig,
     LibraryUnfit,
     PayloadFormat,
+    SequenceConfig,
     StreamConfig,
     TimeConfig,
 )
 from edge_rnn.files.config_walk import Problems, Table, describe, nearest
 from edge_rnn.files.presets import CHANNEL, PRESET_NAMES, PRESETS, Preset
 from edge_rnn.stream.topics import Template
+from edge_rnn.stream.watch import MOST_CHANGES
 
 MAX_CHANNELS: Final = 4096
 MODES: Final = ("any", "all", "every")
@@ -97,13 +99,15 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
     if examine is not None and table.has("model") and table.problems.clean(table.at("model")):
         for key, text in examine(model, name, tuple(names) if named else None):
             table.note(key, text)
+    time = _time(table, payload, preset)
     stream = StreamConfig(
         name=name,
         model=model,
         channels=channels,
         preset=None if chosen == "none" else chosen,
         format=payload,
-        time=_time(table, payload, preset),
+        time=time,
+        sequence=_sequence(table, payload),
         each=_each(table, payload),
         key=_key(table, payload, preset),
         partial=_partial(table, payload, preset),
@@ -114,6 +118,8 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         timeout_ns=table.duration("timeout", None),
         silent_after_ns=table.duration("silent_after", None),
         silent_intervals=table.integer("silent_intervals", 20, 0, 10_000),
+        clock_limit_ns=_clock_limit(table, timed=time is not None or payload in _NAMED),
+        flapping=table.integer("flapping", 20, 0, MOST_CHANGES),
         gap_ns=table.duration("gap", None),
         max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
         retained=table.boolean("retained", default=preset.retained),
@@ -340,6 +346,7 @@ def _channel(
         path=path,
         column=column,
         max_age_ns=table.duration("max_age", None),
+        flapping=table.integer("flapping", 0, 0, MOST_CHANGES),
     )
     table.close()
     return channel
@@ -416,3 +423,29 @@ def _time(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig | 
     )
     inner.close()
     return config
+
+
+def _sequence(table: Table, payload: PayloadFormat) -> SequenceConfig | None:
+    inner = table.table("sequence")
+    if inner is None:
+        return None
+    if payload not in (*_DOCUMENTS, *_COLUMNS):
+        table.note("sequence", f'"{payload}" has no place for a number of one\'s own; leave it out')
+        return None
+    columns = payload in _COLUMNS
+    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
+    inner.required(key, f"{what} that holds a whole number, one higher with every reading")
+    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
+    config = SequenceConfig(
+        path=inner.text("path", None, what=_PATH_HELP, pattern=_PATH) if key == "path" else None,
+        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
+    )
+    inner.close()
+    return config
+
+
+def _clock_limit(table: Table, *, timed: bool) -> int:
+    if table.has("clock_limit") and not timed:
+        table.note("clock_limit", "expected only where readings carry a time of their own; name it in `time`")
+    limit = table.duration("clock_limit", 600 * 10**9, 0)
+    return limit if timed else 0

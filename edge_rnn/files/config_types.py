@@ -250,6 +250,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """csv, binary: column of the value, from 0; default: the channel's place among the channels."""
     max_age_ns: int | None = None
     """`max_age`: an older value counts as missing; default: no limit."""
+    flapping: int = 0
+    """A channel with states, such as a switch: more changes of its value in a minute are a fault; 0: any."""
 
 
 class TimeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +263,15 @@ class TimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """csv, binary: column of the time, from 0."""
     unit: TimeUnit = "auto"
     """Since 1970 UTC in s, ms, us or ns, or iso8601 text; default auto: found from the first value."""
+
+
+class SequenceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`stream.sequence`: where a payload holds the number that rises from one to the next."""
+
+    path: str | None = None
+    """json, msgpack, cbor: where the number is in the payload."""
+    column: int | None = None
+    """csv, binary: column of the number, from 0."""
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,6 +299,8 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """sparkplug: whether to ask nodes for their births when one is missing."""
     time: TimeConfig | None = None
     """Event time in the payload; default: the time of arrival."""
+    sequence: SequenceConfig | None = None
+    """The sender's own number of a reading: what comes twice is known by it; default: by its time."""
     on: str = "any"
     """A sample leaves on `any` value, when `all` are new, at `every` interval, or with the named channel."""
     every_ns: int | None = None
@@ -298,6 +311,11 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`silent_after`: no data for this long is a fault; default: what the model file says."""
     silent_intervals: int = 20
     """Where no `silent_after` is known: silent after so many of a stream's own intervals; 0: never."""
+    clock_limit_ns: int = 10 * _MINUTE
+    """`clock_limit`: times of its own that are further from this machine's clock, for a minute, are a fault;
+    "0s": never; default "10m"."""
+    flapping: int = 20
+    """An alarm that goes on and off more often in a minute is a fault (each counts); 0: never."""
     gap_ns: int | None = None
     """`gap`: after a pause longer than this a stream starts cold; default: what the model file says."""
     max_streams: int = 1000

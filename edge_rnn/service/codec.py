@@ -34,10 +34,12 @@ def decoder(
     layout: str | None = None,
     rebirth: bool = True,
     tail: bool = False,
+    sequence: Field | None = None,
 ) -> Decoder:
     """The decoder of `format_`.
 
     Args:
+        sequence: where the sender's own number of a reading is (json, msgpack, cbor, csv, binary).
         fields, time, max_bytes: see `Decoder`.
         each: several readings in a payload: a path to their array (json, msgpack, cbor), `lines` (csv),
             `records` (binary).
@@ -49,6 +51,13 @@ def decoder(
     Raises:
         ConfigError: the format cannot hold what is asked of it, or needs a package that is not installed.
     """
+    if sequence is not None:
+        made = decoder(
+            format_, fields, time, max_bytes, each=each, key=key, partial=partial, layout=layout,
+            rebirth=rebirth, tail=tail,
+        )  # fmt: skip
+        made.number_by(sequence)
+        return made
     if format_ in ("json", "msgpack", "cbor"):
         return _documents(format_)(fields, time, max_bytes, each=each, key=key, partial=partial)
     if format_ in ("senml", "senml-cbor"):

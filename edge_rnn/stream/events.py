@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.detect.verdict import FAULT_KINDS, Verdict
+from edge_rnn.detect.verdict import FAULT_KINDS, GUARD_KINDS, Verdict
 from edge_rnn.stream.types import Event
 
 __all__ = ["CLEAN", "Tracker", "event_id", "record_dtype"]
@@ -35,7 +35,8 @@ MAX_SHARES = 32
 OPEN, FAULTS, START, PEAK_AT, TOLD_AT, STEP, LAST, MARKS = range(8)
 # Places in `numbers`: highest score, highest score told, last threshold.
 PEAK, TOLD, LIMIT, NUMBERS = range(4)
-_KINDS = len(FAULT_KINDS)
+# The other kinds of faults have their events from `watch.py`.
+_KINDS = len(GUARD_KINDS)
 _SILENT = FAULT_KINDS.index("silent")
 
 

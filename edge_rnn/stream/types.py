@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.detect.verdict import Fault, Verdict
 
-__all__ = ["Counters", "Event", "Fault", "Message", "Reading", "Sample", "Verdict"]
+__all__ = ["Counters", "Event", "Fault", "Message", "Numbered", "Reading", "Sample", "Verdict"]
 
 
 class Reading(NamedTuple):
@@ -42,6 +42,22 @@ class Message(NamedTuple):
     values: Sequence[float]
 
 
+class Numbered(Message):
+    """A message that its sender has numbered: `number` rises from one to the next of a stream.
+
+    It tells repeats apart where times cannot; see `watch.py`.
+    """
+
+    number: int
+
+    @classmethod
+    def of(cls, message: Message, number: int) -> Numbered:
+        """The message with its number."""
+        made = cls(*message)
+        made.number = number
+        return made
+
+
 class Sample(NamedTuple):
     """One input vector, ready for the detector: values (C,) float64, present (C,) bool."""
 
@@ -57,9 +73,12 @@ class Event:
 
     id: the same for the whole life of the alarm, and the same again if it is made twice from the same
         readings (stream, kind and start time), so that a repeat is harmless.
-    kind: `anomaly`, or the fault's kind (`missing`, `non-finite`, `range`, `stuck`, `silent`).
+    kind: `anomaly`, or the fault's kind (`missing`, `non-finite`, `range`, `stuck`, `silent`, `flapping`,
+        `clock`).
     start_ns, peak_ns, end_ns: event times; end_ns is None until `close`.
-    score, threshold: at this moment; peak: the highest score so far (NaN for a fault).
+    score, threshold: at this moment; peak: the highest score so far (NaN for a fault). For `clock` they are
+        seconds: how far the times are ahead (< 0: behind), what is still fine, and the largest so far; for
+        `flapping` changes a minute.
     shares: (channel name, share) at the peak, largest first; for a fault the faulty channels, share NaN.
     """
 
@@ -84,7 +103,8 @@ class Counters:
     readings: values given to it; samples: vectors judged; duplicate, late: readings dropped because their
     channel has a reading of the same, or a later, time; ahead: dropped because their time lies too far in the
     future; unknown: of a stream whose group does not exist; timeouts: vectors closed by a timeout; evicted:
-    streams forgotten because there were too many; silent: streams that fell silent; events: events made.
+    streams forgotten because there were too many; silent, clock, flapping: streams that fell silent, whose
+    clock was found wrong, that began to flap; events: events made.
     """
 
     readings: int = 0
@@ -96,4 +116,6 @@ class Counters:
     timeouts: int = 0
     evicted: int = 0
     silent: int = 0
+    clock: int = 0
+    flapping: int = 0
     events: int = 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_rnn.core.detector_spec import AlarmSpec, ConditionSpec, DetectorSpec, GuardSpec, ThresholdSpec
 from edge_rnn.detect.detector import Detector
-from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES
+from edge_rnn.detect.verdict import FAULT_KINDS, GUARD_KINDS, STATUSES
 from tests.detect.models import SECOND, model, scorer
 from tests.detect.twin import Twin
 
@@ -117,7 +117,7 @@ def test_the_twin_sees_every_status_and_fault() -> None:
         statuses.add(verdict.status)
         faults |= {f.kind for f in verdict.faults}
     assert statuses == set(STATUSES)
-    assert faults == set(FAULT_KINDS) - {"none"}
+    assert faults == set(GUARD_KINDS) - {"none"}
 
 
 def test_classify_equals_the_naive_twin() -> None:

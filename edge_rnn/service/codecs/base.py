@@ -29,7 +29,7 @@ from edge_rnn.files.config_types import TimeUnit
 from edge_rnn.service.times import TimeReader
 from edge_rnn.stream.topics import MAX_ID
 from edge_rnn.stream.topics import escape as escape_level
-from edge_rnn.stream.types import Message
+from edge_rnn.stream.types import Message, Numbered
 
 MAX_BYTES = 64 * 1024
 _SHOWN_BYTES = 48
@@ -118,6 +118,15 @@ class Decoder(ABC):
         self.time = None if time is None else TimeReader(time.unit)
         self.requests: list[tuple[str, bytes]] = []
 
+    def number_by(self, place: Field) -> None:
+        """Make messages `Numbered`, by the whole number found there.
+
+        Raises:
+            ConfigError: the format has no such place.
+        """
+        kind = type(self).__name__
+        raise ConfigError(f"sequence: expected a format with a place for {place}, got {kind}")
+
     def decode(self, topic: str, payload: bytes, stream: str, arrival_ns: int) -> list[Message]:
         """What one payload says, as messages for the engine: none if all its channels are missing.
 
@@ -150,6 +159,15 @@ class Decoder(ABC):
         pairs = zip(self.channels, found, strict=True)
         channels = tuple(channel for channel, value in pairs if value is not None)
         return [Message(stream, channels, time_ns, values)] if channels else []
+
+
+def numbered(messages: list[Message], value: object) -> list[Message]:
+    """Messages of one reading with its number; `DecodeError` unless that is a whole number."""
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if type(value) is not int or not -(2**62) < value < 2**62:
+        raise DecodeError(f"sequence: expected a whole number, got {str(value)[:40]!a}")
+    return [Numbered.of(message, value) for message in messages]
 
 
 def in_order(messages: list[Message]) -> list[Message]:

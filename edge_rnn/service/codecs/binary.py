@@ -11,7 +11,7 @@ import re
 import struct
 
 from edge_rnn.errors import ConfigError, DecodeError
-from edge_rnn.service.codecs.base import MAX_BYTES, Decoder, Field, TimeField, in_order
+from edge_rnn.service.codecs.base import MAX_BYTES, Decoder, Field, TimeField, in_order, numbered
 from edge_rnn.stream.types import Message
 
 _LAYOUT = re.compile(r"[<>!](?:[0-9]{0,4}[bBhHiIlLqQefdx])+")
@@ -47,13 +47,23 @@ class BinaryDecoder(Decoder):
         self._records = records
         self._columns = tuple(field.column for field in fields)
         self._time_column = None if time is None else time.column
-        count = len(self._layout.unpack(bytes(self._layout.size)))
+        self._number: int | None = None
+        self._text = layout
         for column in (*self._columns, self._time_column or 0):
-            if column >= count:
-                raise ConfigError(
-                    f"layout {layout[:40]!r}: expected at least {column + 1} numbers, as there is a "
-                    f"column {column}; got {count}"
-                )
+            self._check(column)
+
+    def _check(self, column: int) -> None:
+        count = len(self._layout.unpack(bytes(self._layout.size)))
+        if column >= count:
+            raise ConfigError(
+                f"layout {self._text[:40]!r}: expected at least {column + 1} numbers, as there is a "
+                f"column {column}; got {count}"
+            )
+
+    def number_by(self, place: Field) -> None:
+        """See `Decoder.number_by`."""
+        self._check(place.column)
+        self._number = place.column
 
     def _messages(self, _topic: str, payload: bytes, stream: str, arrival_ns: int, /) -> list[Message]:
         size, got = self._layout.size, len(payload)
@@ -66,5 +76,6 @@ class BinaryDecoder(Decoder):
             moment = arrival_ns
             if self.time is not None and time is not None:
                 moment = self.time.read(row[time])
-            messages.append(Message(stream, self.channels, moment, [float(row[i]) for i in columns]))
+            message = Message(stream, self.channels, moment, [float(row[i]) for i in columns])
+            messages += [message] if self._number is None else numbered([message], row[self._number])
         return in_order(messages) if len(messages) > 1 else messages

@@ -6,7 +6,7 @@ The separator is `;` or tab where a line has one, else a comma.
 from __future__ import annotations
 
 from edge_rnn.errors import DecodeError
-from edge_rnn.service.codecs.base import MAX_BYTES, Decoder, Field, TimeField, in_order
+from edge_rnn.service.codecs.base import MAX_BYTES, Decoder, Field, TimeField, in_order, numbered
 from edge_rnn.service.codecs.values import BLANK, MAX_DIGITS, NUMBER, parse_number
 from edge_rnn.stream.types import Message
 
@@ -25,6 +25,11 @@ class CsvDecoder(Decoder):
         super().__init__(fields, time, max_bytes)
         self.time_column = None if time is None else time.column
         self.lines = lines
+        self._number: int | None = None
+
+    def number_by(self, place: Field) -> None:
+        """See `Decoder.number_by`."""
+        self._number = place.column
 
     def _messages(self, _topic: str, payload: bytes, stream: str, arrival_ns: int, /) -> list[Message]:
         # Not tabs: at an end of the line they stand for empty cells.
@@ -47,7 +52,13 @@ class CsvDecoder(Decoder):
         cells = [cell.strip(BLANK) for cell in line.split(separator)]
         found = [self._value(cells, field.column) for field in self.fields]
         moment = self._moment(cells)
-        return self._message(stream, found, arrival_ns if moment is None else moment)
+        messages = self._message(stream, found, arrival_ns if moment is None else moment)
+        if self._number is None:
+            return messages
+        text = self._cell(cells, self._number)
+        if not text.isdigit() or len(text) > MAX_DIGITS:
+            raise DecodeError(f"column {self._number}: expected a sequence, a whole number")
+        return numbered(messages, int(text))
 
     def _value(self, cells: list[bytes], column: int) -> float | None:
         text = self._cell(cells, column)

@@ -13,8 +13,16 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from edge_rnn.errors import DecodeError
-from edge_rnn.service.codecs.base import MAX_BYTES, Decoder, Field, TimeField, in_order, substream
-from edge_rnn.service.codecs.paths import ABSENT, find, keys_of, parse_path
+from edge_rnn.service.codecs.base import (
+    MAX_BYTES,
+    Decoder,
+    Field,
+    TimeField,
+    in_order,
+    numbered,
+    substream,
+)
+from edge_rnn.service.codecs.paths import ABSENT, Path, find, keys_of, parse_path
 from edge_rnn.service.codecs.values import as_number, kind_of
 from edge_rnn.stream.types import Message
 
@@ -40,6 +48,11 @@ class DocumentDecoder(Decoder):
         self._each_name = each
         self._keys = tuple(parse_path(path) for path in key)
         self._partial = partial
+        self._number: tuple[Path, str] | None = None
+
+    def number_by(self, place: Field) -> None:
+        """See `Decoder.number_by`."""
+        self._number = (parse_path(place.path), place.path)
 
     @abstractmethod
     def _parse(self, payload: bytes) -> object:
@@ -80,7 +93,14 @@ class DocumentDecoder(Decoder):
             time_ns = self.time.read(moment)
         if self._keys:
             stream = substream(stream, [self._key(element, document, path) for path in self._keys])
-        return self._message(stream, values, time_ns)
+        messages = self._message(stream, values, time_ns)
+        if self._number is None:
+            return messages
+        path, name = self._number
+        number = find(element, path)
+        if number is ABSENT or number is None:
+            raise DecodeError(f"expected a sequence at {name!r}, got {keys_of(element)}")
+        return numbered(messages, number)
 
     @staticmethod
     def _key(element: object, document: object, path: tuple[str | int, ...]) -> object:
