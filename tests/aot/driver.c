@@ -5,8 +5,9 @@
  * ARGUMENTS: how many, with a d behind it if the function returns a double.
  * INPUT: counts of blocks and of links (int64); per block its size, then its bytes; per link four int64: at
  * block a, byte b stands the address of block c, byte d; then the blocks and bytes of the ARGUMENTS that are
- * addresses (block -1: the plain number that follows). OUTPUT: the result, then all blocks, with links as 0.
- * Where the function was loaded is printed. */
+ * addresses (block -1: the plain number that follows). OUTPUT: the result (8 bytes), then all blocks; a link
+ * that still stands where it was put is as it was in INPUT. So a word that only looks like an address (what was
+ * in memory that nobody has written yet) does no harm, whether it is overwritten or not. */
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,12 +36,12 @@ int main(int count, char **words)
     if (!library) fail(dlerror());
     void *function = dlsym(library, words[2]);
     if (!function) fail(dlerror());
-    printf("%p\n", function);
     FILE *in = fopen(words[4], "rb");
     if (!in) fail("no input");
     int64_t blocks = word(in), links = word(in);
     char **at = calloc((size_t)blocks + 1, sizeof *at);
     int64_t *size = calloc((size_t)blocks + 1, sizeof *size), *link = calloc((size_t)links * 4 + 1, 8);
+    int64_t *before = calloc((size_t)links + 1, 8), *linked = calloc((size_t)links + 1, 8);
     for (int64_t i = 0; i < blocks; i++) {
         size[i] = word(in);
         at[i] = aligned_alloc(64, ((size_t)size[i] + 127) & ~(size_t)63);
@@ -48,8 +49,10 @@ int main(int count, char **words)
     }
     for (int64_t i = 0; i < 4 * links; i++) link[i] = word(in);
     for (int64_t i = 0; i < links; i++) {
-        int64_t *l = link + 4 * i, address = (int64_t)(at[l[2]] + l[3]);
-        memcpy(at[l[0]] + l[1], &address, 8);
+        int64_t *l = link + 4 * i;
+        linked[i] = (int64_t)(at[l[2]] + l[3]);
+        memcpy(&before[i], at[l[0]] + l[1], 8);
+        memcpy(at[l[0]] + l[1], &linked[i], 8);
     }
     int64_t a[6] = {0}, result;
     int arguments = atoi(words[3]);
@@ -59,11 +62,14 @@ int main(int count, char **words)
     }
     if (strchr(words[3], 'd')) {
         double number = ((double (*)(ARGUMENTS))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
-        result = (int64_t)number;
+        memcpy(&result, &number, 8);
     } else {
         result = ((int64_t(*)(ARGUMENTS))function)(a[0], a[1], a[2], a[3], a[4], a[5]);
     }
-    for (int64_t i = 0; i < links; i++) memset(at[link[4 * i]] + link[4 * i + 1], 0, 8);
+    for (int64_t i = 0; i < links; i++) {
+        char *place = at[link[4 * i]] + link[4 * i + 1];
+        if (!memcmp(place, &linked[i], 8)) memcpy(place, &before[i], 8);
+    }
     FILE *out = fopen(words[5], "wb");
     if (!out) fail("no output");
     fwrite(&result, 8, 1, out);

@@ -1,29 +1,36 @@
-"""A call of a compiled function, taken out of this process: its memory as a file, its result compared.
+"""Compiled functions on another machine: a call's memory goes there as a file, and comes back.
 
-A table of a call is int64 words, mostly addresses. Every word in the arrays that belong to a stepper or
-detector is looked at: where it lies inside one of these arrays, it is an address. Nothing is known here of
-what the words mean, so a new entry point needs nothing new.
+`Elsewhere` is a backend as `Jit` and `Library` are, so steppers, batches and detectors run on it as they are.
+A table of a call is int64 words, mostly addresses. The arrays that a call can reach are those of the objects
+in the calling functions' local variables. Every word in them that lies inside one of them is taken for an
+address; nothing is known here of what the words mean, so a new entry point needs nothing new. (A word may
+only look like one, in memory that nobody has written yet; see driver.c.) Of an object that is given by its
+`id`, the first fields go along.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import struct
 import subprocess
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.entries import Entry
+from edge_rnn.core import header
+from edge_rnn.core.entries import Code, Entry
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
+_FRAMES = 8
 
 
-def arrays_of(*things: object) -> list[Array]:
-    """All arrays reachable through the attributes and containers of these objects, each memory once."""
+def arrays_of(*things: object) -> dict[int, Array]:
+    """All arrays reachable through the attributes and containers of these objects, by `id`."""
     found: dict[int, Array] = {}
     seen: set[int] = set()
     left: list[object] = list(things)
@@ -33,14 +40,9 @@ def arrays_of(*things: object) -> list[Array]:
             continue
         seen.add(id(thing))
         if isinstance(thing, np.ndarray):
-            if thing.size and thing.flags.c_contiguous and thing.dtype.kind != "O":
-                at = thing.ctypes.data
-                if at not in found or found[at].nbytes < thing.nbytes:
-                    found[at] = thing
-            if isinstance(thing.base, np.ndarray):
-                left.append(thing.base)
-            continue
-        if isinstance(thing, dict):
+            found[id(thing)] = thing
+            left.append(thing.base)
+        elif isinstance(thing, dict):
             left += thing.values()
         elif isinstance(thing, list | tuple | set):
             left += thing
@@ -48,12 +50,18 @@ def arrays_of(*things: object) -> list[Array]:
             left += vars(thing).values() if hasattr(thing, "__dict__") else ()
             for kind in type(thing).__mro__:
                 left += [getattr(thing, s) for s in getattr(kind, "__slots__", ()) if hasattr(thing, s)]
-    # Views into a larger array are part of it.
-    spans = sorted(found.items())
+    return found
+
+
+def blocks_of(arrays: dict[int, Array]) -> list[Array]:
+    """The arrays that hold the memory of all, each byte once: what lies in a larger one is left out."""
+    plain = [a for a in arrays.values() if a.size and a.flags.c_contiguous and a.dtype.kind != "O"]
     kept: list[Array] = []
     end = 0
-    for at, array in spans:
+    for array in sorted(plain, key=lambda a: (a.ctypes.data, -a.nbytes)):
+        at = array.ctypes.data
         if at + array.nbytes > end:
+            assert at >= end, "arrays that overlap in part"
             kept.append(array)
             end = at + array.nbytes
     return kept
@@ -70,15 +78,14 @@ class Call:
     def __post_init__(self) -> None:
         self._starts = np.array([a.ctypes.data for a in self.arrays])
         self._ends = self._starts + np.array([a.nbytes for a in self.arrays])
+        self._memory = [np.frombuffer(a, np.uint8) for a in self.arrays]
         self.links: list[tuple[int, int, int, int]] = []
-        for i, array in enumerate(self.arrays):
-            data = array.view(np.uint8).reshape(-1) if array.dtype.names is None else _bytes(array)
+        for i, data in enumerate(self._memory):
             words = data[: data.size // 8 * 8].view(np.int64)
             for k in np.flatnonzero((words >= self._starts[0]) & (words < self._ends[-1])):
                 if (place := self._place(int(words[k]))) is not None:
                     self.links.append((i, 8 * int(k), *place))
         assert self.links  # a call without one address would do nothing
-        self.before = [_bytes(a).tobytes() for a in self.arrays]
 
     def _place(self, address: int) -> tuple[int, int] | None:
         i = int(np.searchsorted(self._starts, address, "right")) - 1
@@ -87,35 +94,90 @@ class Call:
     def input(self) -> bytes:
         """The driver's input file."""
         parts = [struct.pack("<2q", len(self.arrays), len(self.links))]
-        for content in self.before:
-            parts += [struct.pack("<q", len(content)), content]
+        for content in self._memory:
+            parts += [struct.pack("<q", content.size), content.tobytes()]
         parts += [struct.pack("<4q", *link) for link in self.links]
         for argument in self.arguments:
             place = self._place(argument)
             parts.append(struct.pack("<2q", *(place if place is not None else (-1, argument))))
         return b"".join(parts)
 
-    def there(self, command: list[str], library: Path, folder: Path) -> tuple[int, list[bytes]]:
-        """Let the driver call it: the result, and the memory afterwards, addresses as 0."""
+    def there(self, command: list[str], library: Path, folder: Path) -> int | float:
+        """Let the driver call it, and take over the memory as it is then: the result."""
+        kind = "d" if self.entry.result == "float64" else "q"
         (folder / "input").write_bytes(self.input())
-        kind = f"{len(self.arguments)}{'d' * (self.entry.result == 'float64')}"
-        words = [f"edge_rnn_{self.entry.name}", kind, str(folder / "input"), str(folder / "output")]
+        (folder / "output").unlink(missing_ok=True)
+        words = [f"edge_rnn_{self.entry.name}", f"{len(self.arguments)}{kind}"]
+        words += [str(folder / "input"), str(folder / "output")]
         done = subprocess.run(
             [*command, str(library), *words], capture_output=True, text=True, check=False, timeout=600
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, (done.returncode, done.stderr)
         data = (folder / "output").read_bytes()
-        ends = np.cumsum([8, *map(len, self.before)])
+        ends = np.cumsum([8, *(m.size for m in self._memory)])
         assert len(data) == ends[-1]
-        blocks = [data[a:b] for a, b in itertools.pairwise(ends)]
-        return struct.unpack("<q", data[:8])[0], blocks
+        for memory, (begin, end) in zip(self._memory, itertools.pairwise(ends), strict=True):
+            if memory.flags.writeable:
+                memory[:] = np.frombuffer(data[begin:end], np.uint8)
+            else:
+                assert memory.tobytes() == data[begin:end]
+        result: int | float = struct.unpack(f"<{kind}", data[:8])[0]
+        return result
 
-    def content(self, blocks: list[bytes], array: Array) -> bytes:
-        """The bytes of one of the arrays afterwards."""
-        place = self._place(array.ctypes.data)
-        assert place is not None
-        return blocks[place[0]][place[1] : place[1] + array.nbytes]
+
+@dataclass
+class Elsewhere:
+    """A backend whose functions run in a library on another machine.
+
+    Attributes:
+        lanes, fused: of the library.
+        command: runs the driver there.
+        library: the shared library.
+        folder: for the files of a call.
+        calls: how often which entry was called.
+    """
+
+    lanes: int
+    fused: bool
+    command: list[str]
+    library: Path
+    folder: Path
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def code(self, entry: Entry) -> Code:
+        """The function, to be called by code of the package."""
+
+        def function(*arguments: int) -> int | float:
+            self.calls[entry.name] = self.calls.get(entry.name, 0) + 1
+            held = _locals(sys._getframe(1))
+            objects, arrays = {id(thing): thing for thing in held}, arrays_of(*held)
+            given, more = [], []
+            for argument in arguments:
+                made = [_header(objects[argument])] if argument in objects else []
+                if argument in arrays:
+                    made.append(np.array(arrays[argument].shape, np.int64))
+                    made[0][header.SHAPE // 8] = made[1].ctypes.data
+                more += made
+                given.append(made[0].ctypes.data if made else argument)
+            blocks = blocks_of(arrays | {id(a): a for a in more})
+            return Call(entry, tuple(given), blocks).there(self.command, self.library, self.folder)
+
+        return function
 
 
-def _bytes(array: Any) -> NDArray[np.uint8]:
-    return np.frombuffer(array, np.uint8) if array.flags.c_contiguous else np.zeros(0, np.uint8)
+def _locals(frame: Any) -> list[object]:
+    """What the package's functions that led here hold."""
+    found: list[object] = []
+    for _ in range(_FRAMES):
+        if frame is None or not frame.f_globals["__name__"].startswith("edge_rnn"):
+            break
+        found += frame.f_locals.values()
+        frame = frame.f_back
+    return found
+
+
+def _header(thing: object) -> Array:
+    """The fields of an object that compiled code reads when it looks whether that is an array."""
+    size = header.FLAGS + 8
+    fields = ctypes.string_at(id(thing), min(sys.getsizeof(thing), size)).ljust(size, b"\0")
+    return np.frombuffer(bytearray(fields[: size // 8 * 8]), np.int64)
