@@ -191,10 +191,10 @@ def fit_detector(
         robust: numbers of the scorers (kinds ewma_z and mewma_diagonal) from medians of single deviations;
             a factor is then on the squared normal deviate: 3 standard deviations are 9.
         passes: how often the scorers' numbers are taken anew, with the alarm at work, from the rows in which
-            it is off. Without tails, thresholds fixed and quantile only.
+            it is off, as long as there are 30 of them. Without tails, thresholds fixed and quantile only.
         gate: the network must pay: where what its forecast leaves is not smaller than gate times the readings
-            (gate.py), scorers of the network look at the readings instead. 0 = no such rule. What was found
-            stands in the model's provenance, as `network_gate`.
+            (gate.py), scorers of the network look at the readings instead; so too where the alarm is nearly
+            always on with it. 0 = no such rule. What was found is in the model's provenance, `network_gate`.
 
     Raises:
         DataError: as `calibrate_detector`.
@@ -224,9 +224,12 @@ def fit_detector(
         )
     swapped, kept = on_readings(template, factors)
     plain = _fitted(model, rows, swapped, starts, kept, how)
-    found = ratio(observe.residuals(fitted, rows, starts), observe.readings(plain, rows, starts))
-    facts = {"ratio": round(found, 4), "limit": gate, "network": found < gate}
-    best = fitted if found < gate else plain
+    left = observe.residuals(fitted, rows, starts)
+    there = observe.readings(plain, rows, starts)
+    found = ratio(left, there) if min(len(left), len(there)) >= FEWEST_ROWS else None
+    pays = found is not None and found < gate
+    best = fitted if pays else plain
+    facts = {"ratio": None if found is None else round(found, 4), "limit": gate, "network": pays}
     return replace(best, provenance={**best.provenance, "network_gate": facts})
 
 
@@ -260,27 +263,23 @@ def _fitted(
     fitted = []
     for s, (old, factor) in enumerate(zip(template.scorers, factors, strict=True)):
         bare = replaced(old, tail=None, weight=1.0)
-        scorer, scores = _numbers(
-            model, rows, starts, spec, bare, looked[:, 2 * s : 2 * s + 2], factor, how
-        )  # fmt: skip
+        alone = _Alone(model, rows, starts, factor, how)
+        scorer, scores = alone.numbers(spec, bare, looked[:, 2 * s : 2 * s + 2])
         at_work = replaced(spec, threshold=template.threshold, alarm=template.alarm)
         for _ in range(how.passes):
-            alone = replaced(at_work, scorers=(scorer, *observe.unheard((scorer,), model.channels)))
-            again = observe.smoothed(replace(model, detector=alone), rows)[:, 1:]
-            if len(again) < FEWEST_ROWS:
-                raise DataError(
-                    f"calibration: the alarm of {old.source} {old.kind} is off in only {len(again)} rows, "
-                    f"expected at least {FEWEST_ROWS}; record rows in which less is wrong, or give a larger "
-                    "factor"
-                )
-            scorer, scores = _numbers(model, rows, starts, at_work, scorer, again, factor, how)
+            better = alone.once_more(at_work, scorer)
+            if better is None:
+                break
+            scorer = better
         tail = None if old.tail is None else tables.filled(old.tail, scores)
         fitted.append(replaced(scorer, tail=tail, weight=old.weight))
     wanted = template.threshold
     peaks = replaced(NO_ALARM, peak_hold=wanted.peak_hold, peak_decay=wanted.peak_decay)
     spec = replaced(spec, scorers=tuple(fitted), threshold=peaks)
     if how.passes:
-        spec = replaced(spec, threshold=wanted, alarm=template.alarm)
+        at_work = replaced(spec, threshold=wanted, alarm=template.alarm)
+        if observe.calm_rows(replace(model, detector=at_work), rows, starts) >= FEWEST_ROWS:
+            spec = at_work
     scores = observe.scores(replace(model, detector=spec), rows, starts)
     spec = replaced(
         spec, threshold=tables.threshold_of(scores, wanted), alarm=template.alarm,
@@ -289,23 +288,49 @@ def _fitted(
     return replace(model, detector=spec)
 
 
-def _numbers(
-    model: Model, rows: Rows, starts: Sequence[int], spec: DetectorSpec, scorer: ScorerSpec, looked: Floats,
-    factor: float, how: _How,
-) -> tuple[ScorerSpec, Floats]:  # fmt: skip
-    """`scorer` with its numbers and unit, from its single and smoothed deviations `looked` (N, 2, C), and its
-    scores on unseen rows under `spec`."""
-    replaced = msgspec.structs.replace
-    if how.robust:
-        scorer = kinds.robust_numbers(scorer, looked[:, 0])
-        scorer = replaced(scorer, unit=factor) if factor > 0 else scorer
-    else:
-        scorer = kinds.with_numbers(scorer, looked[:, 0], looked[:, 1], how.shrinkage)
-    scores = observe.scores(replace(model, detector=replaced(spec, scorers=(scorer,))), rows, starts)
-    if factor > 0 and not how.robust:
-        unit = max(factor * float(np.quantile(scores, how.quantile)) * scorer.unit, 1e-9)
-        scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)
-    return scorer, scores
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """How the numbers of one scorer are found, whatever others there are."""
+
+    model: Model
+    rows: Rows
+    starts: Sequence[int]
+    factor: float
+    how: _How
+
+    def numbers(self, spec: DetectorSpec, scorer: ScorerSpec, looked: Floats) -> tuple[ScorerSpec, Floats]:
+        """`scorer` with its numbers and unit, from its single and smoothed deviations `looked` (N, 2, C), and
+        its scores on unseen rows under `spec`; these are not needed, and empty, with robust numbers of a
+        detector that has passes."""
+        replaced, how = msgspec.structs.replace, self.how
+        if how.robust:
+            scorer = kinds.robust_numbers(scorer, looked[:, 0])
+            scorer = replaced(scorer, unit=self.factor) if self.factor > 0 else scorer
+            if how.passes:
+                return scorer, np.zeros(0)
+        else:
+            scorer = kinds.with_numbers(scorer, looked[:, 0], looked[:, 1], how.shrinkage)
+        scores = observe.scores(self._with(spec, scorer), self.rows, self.starts)
+        if self.factor > 0 and not how.robust:
+            unit = max(self.factor * float(np.quantile(scores, how.quantile)) * scorer.unit, 1e-9)
+            scores, scorer = scores * (scorer.unit / unit), replaced(scorer, unit=unit)
+        return scorer, scores
+
+    def once_more(self, at_work: DetectorSpec, scorer: ScorerSpec) -> ScorerSpec | None:
+        """`scorer` with numbers from the rows in which its alarm is off; None where, before or after, these
+        are too few to say anything."""
+        if self._calm(at_work, scorer) < FEWEST_ROWS:
+            return None
+        beside = observe.unheard((scorer,), self.model.channels)
+        looked = observe.smoothed(self._with(at_work, scorer, *beside), self.rows)[:, 1:]
+        found, _ = self.numbers(at_work, scorer, looked)
+        return found if self._calm(at_work, found) >= FEWEST_ROWS else None
+
+    def _calm(self, at_work: DetectorSpec, scorer: ScorerSpec) -> int:
+        return observe.calm_rows(self._with(at_work, scorer), self.rows, self.starts)
+
+    def _with(self, spec: DetectorSpec, *scorers: ScorerSpec) -> Model:
+        return replace(self.model, detector=msgspec.structs.replace(spec, scorers=scorers))
 
 
 def without_network(model: Model) -> Model:

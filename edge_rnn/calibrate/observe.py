@@ -112,6 +112,16 @@ def smoothed(model: Model, rows: Rows, starts: Sequence[int] | None = None) -> F
     return np.array(result).reshape(-1, scorers, c)
 
 
+def calm_rows(model: Model, rows: Rows, starts: Sequence[int]) -> int:
+    """How many of the rows from `starts` on are normal."""
+    detector = Detector(model)
+    found = 0
+    for (t, x), start in zip(rows, starts, strict=True):
+        detector.reset()
+        found += int((detector.run(t, x)["status"][start:] == STATUSES.index("normal")).sum())
+    return found
+
+
 def scores(model: Model, rows: Rows, starts: Sequence[int]) -> Floats:
     """The scores of all normal rows the network was not trained on.
 

@@ -84,6 +84,8 @@ def skill(
 
 def gate_sentence(gate: Mapping[str, Any]) -> str:
     """Whether the network paid, in plain words; the rule is calibration's (edge_rnn.calibrate.gate)."""
+    if gate["ratio"] is None:
+        return "with it the alarm is nearly always on: the detector scores the readings alone"
     left = f"what its forecast leaves is {gate['ratio']:.0%} of the readings' size".replace("%", " %")
     limit = f"{gate['limit']:.0%}".replace("%", " %")
     if gate["network"]:
