@@ -6,6 +6,11 @@ gives wrong numbers without an error, and an instruction the processor does not 
 everything the code depends on is compared before it is loaded: the bytes of the file, the sources of this
 package, the processor, the interpreter's object header (compiled code reads arrays by it), and the model.
 
+What is mapped is what was compared: the file that was read, through its open descriptor. By its path, the
+system's loader would take a library that was built anew at the same place for the one it has, and a daemon
+that reloads would go on with the old code. The descriptor stays open, because its number is the name by which
+the loader knows the file.
+
 Functions are called as built-in functions of the interpreter (`PyCFunction`, made through `ctypes`), with its
 lock held, as those of the compiler are: a call through `ctypes` itself costs more than a small step.
 """
@@ -20,7 +25,7 @@ import platform
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, BinaryIO, Final, Literal, NoReturn, cast
 
 import msgspec
 
@@ -82,6 +87,12 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     imports: list[str]
     size: int
     sha256: str
+
+
+@functools.cache
+def _loaded(_device: int, _file: int) -> dict[str, ctypes.PyDLL]:
+    """What this process has mapped from this file, by checksum; it stays mapped, so the number stays its."""
+    return {}
 
 
 @functools.cache
@@ -227,18 +238,38 @@ class Library:
             self._refuse(f"was built from other sources (edge-rnn {built}); build it again with this version")
 
     def _load(self) -> ctypes.PyDLL:
-        file = self.folder / LIBRARY
-        content = _read(file, _LARGEST_LIBRARY)
-        if len(content) != self.description.size:
-            self._refuse(f"is damaged: {file} has {len(content)} bytes, expected {self.description.size}")
-        if hashlib.sha256(content).hexdigest() != self.description.sha256:
-            self._refuse(f"is damaged: the checksum of {file} is not the one in {DESCRIPTION}")
+        file, said = self.folder / LIBRARY, self.description
+        try:
+            opened = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        keep = False
+        try:
+            with os.fdopen(opened, "rb", closefd=False) as stream:
+                content = _read(stream, file, _LARGEST_LIBRARY)
+            if len(content) != said.size:
+                self._refuse(f"is damaged: {file} has {len(content)} bytes, expected {said.size}")
+            if hashlib.sha256(content).hexdigest() != said.sha256:
+                self._refuse(f"is damaged: the checksum of {file} is not the one in {DESCRIPTION}")
+            status = os.fstat(opened)
+            loaded = _loaded(status.st_dev, status.st_ino)
+            if said.sha256 not in loaded:
+                if loaded:
+                    self._refuse(f"cannot be loaded: {file} was overwritten while in use; build it again")
+                loaded[said.sha256] = self._map(opened)
+                keep = True
+            return loaded[said.sha256]
+        finally:
+            if not keep:
+                os.close(opened)
+
+    def _map(self, opened: int) -> ctypes.PyDLL:
         # pow and log, where a detector takes them, are found in the process: Python mostly brings libm along.
         for name in ("libm.so.6",) if {"pow", "log"} & set(self.description.imports) else ():
             with suppress(OSError):
                 ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
         try:
-            return ctypes.PyDLL(str(file.resolve()))
+            return ctypes.PyDLL(f"/proc/self/fd/{opened}")
         except OSError as error:
             self._refuse(f"cannot be loaded: {error}")
 
@@ -253,7 +284,12 @@ def read_description(folder: Path) -> Description:
         LibraryError: it cannot be read or is none.
     """
     file = folder / DESCRIPTION
-    return decode_description(_read(file, _LARGEST_DESCRIPTION), file)
+    try:
+        with file.open("rb") as stream:
+            content = _read(stream, file, _LARGEST_DESCRIPTION)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    return decode_description(content, file)
 
 
 def decode_description(content: bytes, file: Path) -> Description:
@@ -275,14 +311,15 @@ def decode_description(content: bytes, file: Path) -> Description:
         raise LibraryError(f"{file}: not the description of a library: {error}") from error
 
 
-def _read(file: Path, most: int) -> bytes:
+def _read(stream: BinaryIO, file: Path, most: int) -> bytes:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(most + 1)
+        content = stream.read(most + 1)
     except OSError as error:
-        raise LibraryError(
-            f"{file}: cannot be read: {error.strerror or error}; see edge-rnn build"
-        ) from error
+        raise _unreadable(file, error) from error
     if len(content) > most:
         raise LibraryError(f"{file}: more than {most} bytes; that is no library of edge-rnn build")
     return content
+
+
+def _unreadable(file: Path, error: OSError) -> LibraryError:
+    return LibraryError(f"{file}: cannot be read: {error.strerror or error}; see edge-rnn build")

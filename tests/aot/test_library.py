@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_rnn import Detector, Stepper, load
@@ -106,6 +110,78 @@ def test_what_is_no_library_is_refused(library, tmp_path) -> None:
         Library(folder)
 
 
+def test_a_library_that_is_built_again_at_the_same_place_is_the_new_one(library, tmp_path) -> None:
+    def code(of: Library) -> int | None:
+        return ctypes.cast(of._handle["edge_rnn_drive"], ctypes.c_void_p).value
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    place, files = tmp_path / "library", descriptors()
+    first = Library(edited(library, place))
+    longer = (library / LIBRARY).read_bytes() + b"\0"
+    changed = {"size": len(longer), "sha256": hashlib.sha256(longer).hexdigest()}
+    shutil.rmtree(place)
+    (edited(library, place, **changed) / LIBRARY).write_bytes(longer)
+    second = Library(place)
+    assert code(first) != code(second)
+    assert Stepper(load(PUMP), library=first).run(np.ones((3, 3))).tobytes() == (
+        Stepper(load(PUMP), library=second).run(np.ones((3, 3))).tobytes()
+    )
+    # Loaded once more it is the same; nothing is opened again.
+    assert code(Library(place)) == code(second)
+    assert descriptors() == files + 2
+    # Written over in place it is still that file to the loader. (The last byte is of no use; to write over
+    # more, or to cut the file short, ends processes that have it, as with any library.)
+    with (place / LIBRARY).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\1")
+    changed["sha256"] = hashlib.sha256((place / LIBRARY).read_bytes()).hexdigest()
+    (place / DESCRIPTION).write_bytes(
+        (edited(place, tmp_path / "copy", **changed) / DESCRIPTION).read_bytes()
+    )
+    with pytest.raises(LibraryError, match="was overwritten while in use; build it again"):
+        Library(place)
+    assert descriptors() == files + 2
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "after it was read"])
+def test_a_file_that_is_replaced_meanwhile_is_not_the_one_that_runs(
+    when, library, tmp_path, monkeypatch
+) -> None:
+    place, usual = edited(library, tmp_path / "library") / LIBRARY, os.fstat
+    (tmp_path / "other").write_bytes(b"no library")
+
+    def replace(*given: int) -> os.stat_result:
+        (tmp_path / "other").replace(place)
+        return usual(*given)
+
+    if when == "before it is opened":
+        replace(0)
+        with pytest.raises(LibraryError, match=r"is damaged: .* has 10 bytes"):
+            Library(place.parent)
+        return
+    monkeypatch.setattr(os, "fstat", replace)
+    opened = Library(place.parent)
+    monkeypatch.undo()
+    assert place.read_bytes() == b"no library"
+    assert Stepper(load(PUMP), library=opened).step(np.zeros(3)).shape == (3,)
+
+
+def test_what_is_no_code_of_this_machine_is_refused_by_the_loader(library, tmp_path) -> None:
+    """A description can be wrong; then the system's loader has the last word."""
+    content = bytearray((library / LIBRARY).read_bytes())
+    content[18:20] = (0xB7 if content[18] != 0xB7 else 0x3E).to_bytes(2, "little")  # ELF's e_machine
+    for name, wrong in (("machine", bytes(content)), ("text", b"hello")):
+        changed = {"size": len(wrong), "sha256": hashlib.sha256(wrong).hexdigest()}
+        folder = edited(library, tmp_path / name, **changed)
+        (folder / LIBRARY).unlink()
+        (folder / LIBRARY).write_bytes(wrong)
+        with pytest.raises(LibraryError, match="cannot be loaded: ") as caught:
+            Library(folder)
+        assert "\n" not in str(caught.value)
+
+
 def test_damaged_descriptions_raise_only_what_is_promised(library, tmp_path) -> None:
     good = (library / DESCRIPTION).read_bytes()
     source = random.Random(7)
@@ -161,7 +237,8 @@ xs = np.linspace(-1, 1, 300).reshape(-1, model.input_size)
 verdicts = detector.run(np.arange(len(xs)) * 10**8, xs)
 Stepper(model, library=sys.argv[2]).step(xs[0])
 print(verdicts.tobytes().hex())
-heavy = {"numba", "llvmlite", "torch", "rich", "matplotlib"} & {name.split(".")[0] for name in sys.modules}
+heavy = {"numba", "llvmlite", "torch", "rich", "matplotlib", "safetensors", "unittest", "multiprocessing"}
+heavy &= {name.split(".")[0] for name in sys.modules}
 assert not heavy, heavy
 """
 
