@@ -66,7 +66,7 @@ class Run:
         states = dict(self.pending.states)
         for _ in range(rng.randint(1, 5)):
             states[f"s/{rng.randrange(30)}"] = rng.randbytes(rng.choice((50, 500, 9000)))
-        if rng.random() < 0.2 and self.pending.states:
+        if rng.random() < 0.2 and self.pending.states and len(states) > 1:
             # A stream that was forgotten between the two attempts.
             states.pop(rng.choice(list(states)))
         outbox = [*self.pending.outbox, Message("t", b"%d" % number)]
