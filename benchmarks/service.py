@@ -252,7 +252,7 @@ def daemon(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
 
     running = Daemon(config_of(port, folder, qos), log=Log("warning"))
     running.open()
-    while not running._link.subscribed:
+    while not running.running.link.subscribed:
         running.turn(0.1)
     say.send("ready")
     start, begun = 0.0, False

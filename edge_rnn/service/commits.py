@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_rnn.errors import StoreError
@@ -29,8 +29,9 @@ from edge_rnn.files.config_types import Config
 from edge_rnn.service.clock import Clock
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
-from edge_rnn.service.mqtt import Connection, Delivery
+from edge_rnn.service.mqtt import Connection
 from edge_rnn.service.store import Commit, Message, Store
+from edge_rnn.service.wire.swath import Arrived
 from edge_rnn.stream.engine import Engine
 from edge_rnn.stream.types import Event
 
@@ -53,7 +54,7 @@ class _Flight:
     removed: dict[str, None]
     events: list[Event]
     outbox: list[Message]
-    unacked: list[Delivery]
+    unacked: list[Arrived]
     begun: float
     urgent: bool
     error: Exception | None = None
@@ -77,7 +78,7 @@ class Commits:
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.error = ""
-        self.unacked: list[Delivery] = []
+        self.unacked: list[Arrived] = []
         self.patience_s = PATIENCE_S
         self._store = store
         self._clock = clock
@@ -112,7 +113,7 @@ class Commits:
         if self._since is None:
             self._since = self._clock.monotonic()
 
-    def hold(self, deliveries: list[Delivery]) -> None:
+    def hold(self, deliveries: Sequence[Arrived]) -> None:
         """Messages that have been judged or refused; QoS 1 ones are acknowledged with the commit."""
         self.unacked += [delivery for delivery in deliveries if delivery.qos]
         self.mark()
@@ -196,13 +197,13 @@ class Commits:
         """Whether a commit is on its way, or has come back and waits for `land`."""
         return self._flight is not None
 
-    def wait(self, link: Connection, timeout: float | None = None) -> list[Delivery]:
+    def wait(self, link: Connection, timeout: float | None = None) -> list[Arrived]:
         """Until the commit on its way has come back; the connection lives on, and what it brings is given.
 
         Args:
             timeout: give up after so many seconds.
         """
-        came: list[Delivery] = []
+        came: list[Arrived] = []
         end = None if timeout is None else self._clock.monotonic() + timeout
         while self._flight is not None and not self._flight.done.wait(_LOOK_S):
             came += link.turn(0)
@@ -248,7 +249,7 @@ class Commits:
         self._urgent = self._urgent or flight.urgent
         self._since = flight.begun
 
-    def drop(self) -> list[Delivery]:
+    def drop(self) -> list[Arrived]:
         """Forget what has not been committed; the messages behind it, in order. None may be on its way."""
         assert self._flight is None
         unacked, self.unacked = self.unacked, []
@@ -301,7 +302,8 @@ class Commits:
     def waiting(self) -> int:
         """Messages that are not acknowledged yet."""
         flight = self._flight
-        return len(self.unacked) + (len(flight.unacked) if flight is not None else 0)
+        waiting = [*self.unacked, *(flight.unacked if flight is not None else ())]
+        return sum(one.qos for one in waiting)
 
     @property
     def in_flight(self) -> int:

@@ -238,6 +238,7 @@ class Daemon:
             pipeline.config.mqtt, before, will, self._log, arrival=arrival, clock=self._clock
         )
         link.set_filters(pipeline.filters)
+        link.scan_with(pipeline.sources)
         return link
 
     def _listen(self, config: Config) -> None:
@@ -412,6 +413,7 @@ class Daemon:
         self._retire(old.config.output.base)
         if old.outputs.status == fresh.outputs.status and old.config.mqtt == fresh.config.mqtt:
             running.link.set_filters(fresh.filters)
+            running.link.scan_with(fresh.sources)
         else:
             running.link.close([(old.outputs.status, outputs.OFFLINE)])
             running.link = self._connect(fresh, old.filters, running.arrival)

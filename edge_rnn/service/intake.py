@@ -15,13 +15,17 @@ commit is lost to the states, as after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from edge_rnn.detect.verdict import Verdict
 from edge_rnn.errors import StoreError
+from edge_rnn.files.text import offset_text
 from edge_rnn.service.mqtt import Delivery
 from edge_rnn.service.pipeline import Pipeline
 from edge_rnn.service.running import Running
+from edge_rnn.service.wire.swath import Arrived, Swath, count, expanded, runs
+from edge_rnn.stream.burst import Judged
 from edge_rnn.stream.types import Event
 
 # In real time, more messages than this in one turn mean that the daemon is behind.
@@ -31,6 +35,18 @@ _RETRY_S = 1.0
 _CAREFUL = 100_000
 # Messages of QoS 0 kept while nothing can be judged; the broker holds back those of QoS 1 by itself.
 _MOST_KEPT = 50_000
+
+# Faults that somebody has to mend elsewhere: what they say, in words.
+_EXPLAINED: Final[dict[str, Callable[[Event], str]]] = {
+    "clock": lambda event: (
+        f"its times are {offset_text(event.peak)} this machine's clock, which is further than clock_limit, or go "
+        "back, and such readings are dropped; set the sender's clock (a stream that was ahead can be reset)"
+    ),
+    "flapping": lambda event: (
+        f"{', '.join(name for name, _ in event.shares) or 'the alarm'} changed {event.peak:.3g} times a minute, "
+        f"more than {event.threshold:g} are a fault"
+    ),
+}
 
 Readings = list[tuple[str, tuple[int, ...], int, Sequence[float]]]
 
@@ -56,36 +72,38 @@ class Intake:
         self._torn = False
         self._told = (0, 0)
 
-    def take(self, fresh: list[Delivery]) -> None:
+    def take(self, fresh: Sequence[Arrived]) -> None:
         """The messages of one turn; what raises is dealt with here."""
         now = self._running.clock.monotonic()
         if fresh:
-            self._running.counters.messages += len(fresh)
-            self.taken += len(fresh)
+            number = count(fresh)
+            self._running.counters.messages += number
+            self.taken += number
             self.heard = now
         if self._again or self._torn:
-            fresh = self._kept(fresh)
+            fresh = waiting = self._kept(expanded(fresh))
             if now < self._retry_at or not self._restored():
-                self._again = fresh
+                self._again = waiting
                 return
             self._again = []
         if not fresh:
             return
         if self._careful > 0:
-            self._take_singly(fresh)
+            self._take_singly(expanded(fresh))
             return
         try:
             self._pass(self._newest(fresh))
         except Exception as error:  # noqa: BLE001 - one bad message must not end a daemon; see the module
-            self._fall_back(fresh, error)
+            self._fall_back(expanded(fresh), error)
             return
         self._hold(fresh)
 
-    def later(self, came: list[Delivery]) -> None:
+    def later(self, came: Sequence[Arrived]) -> None:
         """Messages that came while the loop waited for something; they are taken with the next turn."""
-        self._running.counters.messages += len(came)
-        self.taken += len(came)
-        self._again += came
+        messages = expanded(came)
+        self._running.counters.messages += len(messages)
+        self.taken += len(messages)
+        self._again += messages
 
     def due(self) -> float | None:
         """The monotonic moment at which messages that are kept are to be taken, or None if there are none."""
@@ -134,6 +152,11 @@ class Intake:
     def tell(self, event: Event, *, due: bool = False) -> None:
         """An event for the history and, unless it is muted, for everybody; due: its mute has ended."""
         running = self._running
+        if event.type == "open" and event.kind in _EXPLAINED:
+            running.journal.limited(
+                "warning", "fault", f"{event.kind} {event.stream.partition('/')[0]}",
+                _EXPLAINED[event.kind](event), stream=event.stream,
+            )  # fmt: skip
         if not (due or running.outlets.tells(event)):
             running.commits.add_event(event, "", b"")
             return
@@ -147,11 +170,12 @@ class Intake:
 
     # ---- the usual way
 
-    def _newest(self, deliveries: list[Delivery]) -> list[Delivery]:
+    def _newest(self, arrived: Sequence[Arrived]) -> Sequence[Arrived]:
         """In real time, when behind: what is newest of each topic, in the order of arrival."""
         running = self._running
-        if len(deliveries) <= BEHIND or running.pipeline.config.mqtt.delivery != "realtime":
-            return deliveries
+        if running.pipeline.config.mqtt.delivery != "realtime" or count(arrived) <= BEHIND:
+            return arrived
+        deliveries = expanded(arrived)
         own = running.outlets.topics
         newest = {delivery.topic: index for index, delivery in enumerate(deliveries)}
         kept = [
@@ -163,10 +187,15 @@ class Intake:
         running.counters.skipped += len(deliveries) - len(kept)
         return kept
 
-    def _pass(self, deliveries: list[Delivery]) -> None:
-        own = self._running.outlets.topics
-        for part in _parts(deliveries, own) if own else (deliveries,):
-            self._judge(self._readings(part), part[-1].arrival_ns)
+    def _pass(self, arrived: Sequence[Arrived]) -> None:
+        running = self._running
+        own = running.outlets.topics
+        for run in runs(arrived, running.pipeline.generation):
+            if isinstance(run, Swath):
+                self._judge_swath(run)
+                continue
+            for part in _parts(run, own) if own else (run,):
+                self._judge(self._readings(part), part[-1].arrival_ns)
 
     def _readings(self, deliveries: list[Delivery]) -> Readings:
         running = self._running
@@ -175,21 +204,42 @@ class Intake:
     def _judge(self, readings: Readings, arrival_ns: int) -> None:
         if not readings:
             return
+        running = self._running
+        self.lag_ns = arrival_ns - readings[-1][2]
+        self._publish(running.pipeline.engine.judge(readings, running.arrival.next_ns()))
+
+    def _judge_swath(self, swath: Swath) -> None:
+        running = self._running
+        assert running.pipeline.sources is not None
+        self.lag_ns = swath.arrival_ns - swath.last_time_ns
+        for columns in running.pipeline.sources.columns(swath):
+            self._publish(running.pipeline.engine.judge_columns(columns, running.arrival.next_ns()))
+
+    def _publish(self, bursts: Iterable[Judged]) -> None:
+        """Scores and states of what was judged, and its events on their way."""
         running, counters = self._running, self._running.counters
         out, link = running.pipeline.outputs, running.link
-        self.lag_ns = arrival_ns - readings[-1][2]
-        for judged in running.pipeline.engine.judge(readings, running.arrival.next_ns()):
+        for judged in bursts:
             counters.verdicts += len(judged)
-            scores, states, changed = out.judged(judged)
-            counters.scores += link.publish_batch(scores)
+            if out.makes_packets and link.reader == "batch":
+                sent, states, changed = out.packets(judged, link.publish_packets)
+            else:
+                scores, states, changed = out.judged(judged)
+                sent = link.publish_batch(scores)
+            counters.scores += sent
             for state in states:
                 counters.states += link.publish(*state, retain=True)
-            running.outlets.see(changed)
+            if changed:
+                running.outlets.see(changed)
         self.collect()
 
-    def _hold(self, deliveries: list[Delivery]) -> None:
-        self.passed += len(deliveries)
-        self._running.commits.hold(deliveries)
+    def _hold(self, arrived: Sequence[Arrived]) -> None:
+        self.passed += count(arrived)
+        running = self._running
+        if running.pipeline.config.mqtt.delivery == "exactly-once-state":
+            # They wait for the commit, which is due when there are so many.
+            arrived = expanded(arrived)
+        running.commits.hold(arrived)
 
     # ---- when something raises
 
@@ -214,7 +264,7 @@ class Intake:
         )  # fmt: skip
         came = running.commits.wait(running.link)
         running.commits.land(running.link)
-        self._again = running.commits.drop() + deliveries + self._again
+        self._again = expanded(running.commits.drop()) + deliveries + self._again
         self.later(came)
         self._careful = max(self._careful, len(self._again))
         self._torn = True

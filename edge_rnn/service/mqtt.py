@@ -35,13 +35,11 @@ import random
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -57,6 +55,10 @@ from edge_rnn.service.clock import Arrival, Clock
 from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt_batch import BatchClient, probe
+from edge_rnn.service.wire.swath import Arrived, Swath, expanded
+
+if TYPE_CHECKING:
+    from edge_rnn.service.wire.sources import Sources
 
 __all__ = ["Connection", "Delivery", "LinkCounters", "new_client", "pause"]
 
@@ -71,8 +73,10 @@ QUICK_S = 30.0
 QUICK_LOSSES = 3
 _HEADS = 65_536
 # The first two bytes of an acknowledgement: its kind, and that a packet's number follows.
-_PUBACK = 0x4002
+_PUBACK = b"\x40\x02"
 _CONNACK_S = 10.0
+# How often paho looks whether it is time for a ping.
+_MISC_S = 0.1
 _CONNECT_S = 5.0
 _OTHER_CLIENT = "another client with the id "
 # Kinds of the thinned lines about a connection that does not hold.
@@ -206,7 +210,8 @@ class Connection:
         self._spawn = spawn
         self._chance = chance
         self._where = f"{config.host}:{config.port}"
-        self._inbox: list[Delivery] = []
+        self._inbox: list[Arrived] = []
+        self._waiting = 0
         self._delivered: list[int] = []
         self._sure: dict[int, int] = {}
         self._in_flight_limit = MAX_IN_FLIGHT
@@ -216,7 +221,7 @@ class Connection:
         self._attempt: _Attempt | None = None
         self._next_attempt = self._clock.monotonic()
         self._down_since = self._next_attempt
-        self._opened = self._up_since = 0.0
+        self._opened = self._up_since = self._misc_at = 0.0
         self._open = False
         self._quick_losses = 0
         self._complaints: set[str] = set()
@@ -248,7 +253,12 @@ class Connection:
 
     # ---- for the daemon
 
-    def turn(self, timeout: float) -> list[Delivery]:
+    def scan_with(self, sources: Sources | None) -> None:
+        """What takes usual messages as columns, from the next turn on; without it none come so."""
+        if self._batches:
+            self._client.sources = sources
+
+    def turn(self, timeout: float) -> list[Arrived]:
         """Up to `timeout` seconds of waiting, then all that is there, in order; never more than MAX_INBOX.
 
         Raises:
@@ -267,13 +277,15 @@ class Connection:
                 self._use("read", self._read)
             if self._open and (writable or (readable and self._client.want_write())):
                 self._use("write", self._client.loop_write)
-            if self._open:
+            now = self._clock.monotonic()
+            if self._open and now >= self._misc_at:
+                self._misc_at = now + _MISC_S
                 self._use("keepalive", self._client.loop_misc)
             if self._open and not self.connected and self._clock.monotonic() - self._opened > _CONNACK_S:
                 self._lost(f"no answer to CONNECT; is this an MQTT broker?{self._tls_hint()}")
         if self._fatal is not None:
             raise self._fatal
-        inbox, self._inbox = self._inbox, []
+        inbox, self._inbox, self._waiting = self._inbox, [], 0
         return inbox
 
     def wake(self) -> None:
@@ -301,7 +313,7 @@ class Connection:
         if not self._batches:
             return sum(self.publish(topic, payload, retain=retain) for topic, payload in messages)
         client = self._client
-        if not self.connected or client.unsent() > MAX_UNSENT_BYTES:
+        if not self.connected or client.is_behind(MAX_UNSENT_BYTES):
             self.counters.dropped += len(messages)
             return 0
         heads, first = self._heads, 0x31 if retain else 0x30
@@ -321,6 +333,18 @@ class Connection:
             return 0
         self.counters.published += len(messages)
         return len(messages)
+
+    def publish_packets(self, packets: memoryview, count: int) -> int:
+        """`publish_batch` for packets that are joined already; only where `reader` is "batch"."""
+        client = self._client
+        if not self.connected or client.is_behind(MAX_UNSENT_BYTES):
+            self.counters.dropped += count
+            return 0
+        if self._use("publish", lambda: client.write_batch(packets)) != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self.counters.dropped += count
+            return 0
+        self.counters.published += count
+        return count
 
     def _head(self, topic: str) -> bytes:
         """A PUBLISH packet's topic (and, in MQTT 5, its properties: none)."""
@@ -351,17 +375,18 @@ class Connection:
         delivered, self._delivered = self._delivered, []
         return delivered
 
-    def ack(self, messages: list[Delivery]) -> None:
+    def ack(self, messages: Sequence[Arrived]) -> None:
         """Acknowledge messages, in their order; those of an earlier connection are skipped."""
         if self._batches:
-            mids = [m.mid for m in messages if m.qos and m.epoch == self.epoch]
-            if mids and self.connected:
-                words = [_PUBACK] * (2 * len(mids))
-                words[1::2] = mids
-                data = struct.pack(f">{len(words)}H", *words)
+            data = b"".join(
+                message.acks if type(message) is Swath else _PUBACK + message.mid.to_bytes(2, "big")  # type: ignore[union-attr]
+                for message in messages
+                if message.qos and message.epoch == self.epoch
+            )
+            if data and self.connected:
                 self._use("ack", lambda: self._client.write_batch(data))
             return
-        for message in messages:
+        for message in expanded(messages):
             if message.qos and message.epoch == self.epoch and self.connected:
                 self._use("ack", partial(self._client.ack, message.mid, 1))
 
@@ -412,6 +437,7 @@ class Connection:
                 return
             readable, writable = self._select([stream], [stream] if self._client.want_write() else [], left)
             self._inbox.clear()
+            self._waiting = 0
             if readable:
                 self._use("read", self._read)
             if writable and self._stream() is not None:
@@ -534,11 +560,13 @@ class Connection:
         return "" if self._config.tls is not None else "; if this is its TLS port, add [mqtt.tls]"
 
     def _read(self) -> int:
-        while len(self._inbox) < self._most:
+        while self._waiting < self._most:
             before = self._events
             rc = self._client.loop_read()
             if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or before == self._events:
                 return int(rc)
+            if self._batches and self._client.drained:
+                break
         return 0
 
     # ---- paho's callbacks
@@ -554,12 +582,20 @@ class Connection:
 
         return call
 
-    def _on_batch(self, messages: list[Delivery]) -> None:
+    def _on_batch(self, messages: list[Arrived]) -> None:
         self._events += 1
         self._inbox += messages
-        counters = self.counters
-        counters.received += len(messages)
-        counters.received_bytes += sum(map(len, map(itemgetter(1), messages)))
+        counters, number, size = self.counters, 0, 0
+        for message in messages:
+            if type(message) is Swath:
+                number += message.count
+                size += message.payload_bytes
+            else:
+                number += 1
+                size += len(message[1])  # type: ignore[index]
+        self._waiting += number
+        counters.received += number
+        counters.received_bytes += size
         counters.oversized = self._client.oversized
         counters.bad_topics = self._client.bad_topics + self._bad_by_paho
 
@@ -646,6 +682,7 @@ class Connection:
             self._bad_by_paho += 1
             self.counters.bad_topics += 1
             topic = ""
+        self._waiting += 1
         self._inbox.append(
             Delivery(
                 topic, bytes(message.payload), message.qos, message.retain, self._arrival.next_ns(),

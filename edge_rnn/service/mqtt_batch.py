@@ -26,14 +26,19 @@ import functools
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import numpy as np
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge_rnn.service.delivery import Delivery
+
+if TYPE_CHECKING:
+    from edge_rnn.service.wire.sources import Sources
+    from edge_rnn.service.wire.swath import Arrived
 
 RECEIVE: Final = 1 << 17
 """Most bytes of one receive call, so an inbox never grows by more packets than fit in there."""
@@ -45,7 +50,7 @@ _PROPERTIES: Final = 256
 _PUBACK: Final = 0x40
 _NEEDED: Final = (
     "_in_packet", "_packet_read", "_loop_rc_handle", "_packet_queue", "_out_packet", "_sock",
-    "_msgtime_mutex", "_protocol",
+    "_msgtime_mutex", "_protocol", "_last_msg_out",
 )  # fmt: skip
 # What paho's keepalive looks at, in its versions.
 _HEARD: Final = ("_last_bytes_received", "_last_msg_in")
@@ -78,15 +83,19 @@ class BatchClient(paho.Client):
         epoch: goes into each `Delivery`.
         max_payload: a larger one is cut, see the module.
         oversized, bad_topics: counts.
+        drained: the last receive call left nothing behind it, for all one can know.
+        sources: takes usual messages as columns; None takes them one by one.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.batched: Callable[[list[Delivery]], None] = lambda _messages: None
+        self.batched: Callable[[list[Arrived]], None] = lambda _messages: None
         self.arrival: Times = _Wall()
         self.epoch = 0
         self.max_payload = 1 << 28
         self.oversized = 0
         self.bad_topics = 0
+        self.drained = False
+        self.sources: Sources | None = None
         self._data = b""
         self._at = 0
         self._rest = b""
@@ -116,15 +125,32 @@ class BatchClient(paho.Client):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         if not data:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        self.drained = len(data) < RECEIVE and type(self._sock) is socket.socket
         with self._msgtime_mutex:
             setattr(self, self._heard, time.monotonic())
         rc = self._split(self._rest + data if self._rest else data)
         return self._loop_rc_handle(MQTTErrorCode(rc)) if rc > 0 else MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def write_batch(self, data: bytes) -> int:
-        """Queue whole packets and write what the socket takes; paho's return code."""
-        if len(data) <= CHUNK:
-            return int(self._packet_queue(_PUBACK, data, 0, 1))
+    def write_batch(self, data: bytes | memoryview) -> int:
+        """Write whole packets as far as the socket takes them and queue the rest; paho's return code.
+
+        Behind what waits already they wait, too, and in order. `data` may be used again afterwards.
+        """
+        stream = self._sock
+        if not self._out_packet and type(stream) is socket.socket:
+            try:
+                sent = stream.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return int(self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST))
+            if sent:
+                with self._msgtime_mutex:
+                    self._last_msg_out = time.monotonic()
+            if sent == len(data):
+                return 0
+            data = data[sent:]
+        data = bytes(data)
         rc = 0
         # A part that is not written at once is copied at every further attempt: keep the parts small.
         for at in range(0, len(data), CHUNK):
@@ -134,6 +160,12 @@ class BatchClient(paho.Client):
     def unsent(self) -> int:
         """Bytes in paho's queue that are not written yet."""
         return sum(entry["to_process"] for entry in self._out_packet) if self._out_packet else 0
+
+    def is_behind(self, limit: int) -> bool:
+        """Whether more than `limit` bytes are not written yet."""
+        queue = self._out_packet
+        # No packet of a batch is longer than a chunk; so few need no count.
+        return len(queue) * CHUNK > limit and self.unsent() > limit
 
     # paho's parser asks this for its bytes.
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -172,9 +204,22 @@ class BatchClient(paho.Client):
             self._good_properties,
             self.epoch,
         )
-        found: list[Delivery] = []
-        append, new, first = found.append, tuple.__new__, 0
+        found: list[Arrived] = []
+        append, new, first, taken = found.append, tuple.__new__, 0, 0
+        sources, address = self.sources, 0
+        if sources is not None:
+            address = np.frombuffer(data, np.uint8).ctypes.data
         while at < end:
+            if sources is not None:
+                if not first:
+                    first = self.arrival.next_ns()
+                swath = sources.take(data, address, at, most, first + taken, epoch)
+                if swath is not None:
+                    at = swath.stop
+                    taken += swath.count
+                    found.append(swath)
+                    if at >= end:
+                        break
             header = data[at]
             begin = at + 2
             size = data[at + 1] if begin <= end else -1
@@ -198,7 +243,7 @@ class BatchClient(paho.Client):
             if not header and size >= 0:
                 # No such packet; and paho, which takes a 0 for "nothing read yet", would lose its place.
                 if stop <= end or size > _SHORT:
-                    self._flush(found)
+                    self._flush(found, taken)
                     return int(MQTTErrorCode.MQTT_ERR_PROTOCOL)
                 self._rest = data[at:]
                 break
@@ -206,8 +251,8 @@ class BatchClient(paho.Client):
             if header & 0xF4 == 0x30:
                 if size > most:
                     self._skip = stop - at
-                    self._flush(found)
-                    found, first = [], 0
+                    self._flush(found, taken)
+                    found, first, taken = [], 0, 0
                     append = found.append
                     at = self._pass_over(data, at)
                     continue
@@ -237,14 +282,15 @@ class BatchClient(paho.Client):
                             topic = self._name(name)
                         if not first:
                             first = self.arrival.next_ns()
-                        now = first + len(found)
+                        now = first + taken
+                        taken += 1
                         qos, kept, again = header >> 1 & 1, header & 1 == 1, header & 8 == 8
                         append(new(Delivery, (topic, data[body:stop], qos, kept, now, mid, epoch, again)))
                         at = stop
                         continue
             if found:
-                self._flush(found)
-                found, first = [], 0
+                self._flush(found, taken)
+                found, first, taken = [], 0, 0
                 append = found.append
             rc, at = self._hand_over(data, at)
             if rc:
@@ -254,12 +300,12 @@ class BatchClient(paho.Client):
                 return 0
             # Or it was the answer to CONNECT: what a kept session brings comes in the same read.
             epoch = self.epoch
-        self._flush(found)
+        self._flush(found, taken)
         return 0
 
-    def _flush(self, found: list[Delivery]) -> None:
+    def _flush(self, found: list[Arrived], taken: int) -> None:
         if found:
-            self.arrival.skip(len(found) - 1)
+            self.arrival.skip(taken - 1)
             self.batched(found)
 
     def _name(self, raw: bytes) -> str:

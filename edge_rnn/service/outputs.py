@@ -10,6 +10,9 @@ Numbers are written so that reading them gives the same double; what is not fini
 has no NaN. Times stand there twice: ISO 8601 for people and most tools, nanoseconds for programs. The JSON of
 scores, of which there are most, is made by msgspec from a type that is prepared once a group.
 
+Where code is compiled, `packets` writes the scores of a burst as whole packets in one call (see `wire/`);
+else, and for whatever is not usual, `judged` makes the same bytes one by one.
+
 This file does no input or output; what was published last (for "on change" and "one in") is all its state.
 """
 
@@ -24,8 +27,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_rnn.detect.verdict import STATUSES, Status, Verdict
+from edge_rnn.service.wire import words
+from edge_rnn.service.wire.packets import PacketForm, PacketWriter
+from edge_rnn.service.wire.told import ToldTable
 from edge_rnn.stream.burst import Judged
 from edge_rnn.stream.types import Event
 
@@ -39,6 +46,8 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 Publication = tuple[str, bytes]
 """Topic and payload."""
+Send = Callable[[memoryview, int], int]
+"""Publishes so many packets and gives how many were; the bytes are used again afterwards."""
 
 
 def quoted(text: str) -> str:
@@ -88,6 +97,7 @@ class Told(NamedTuple):
     score: float
     threshold: float
     time_ns: int
+    faults: tuple[str, ...] = ()
 
 
 class _Group:
@@ -117,25 +127,24 @@ class _Group:
 
 
 class _Stream:
-    """What is known about one stream's outputs."""
+    """What is known about one stream's outputs; `row` of the table holds what was told last."""
 
     __slots__ = (
-        "channels", "code", "condition", "event", "group", "latest", "score", "scored_ns", "state",
-        "state_payload",
+        "channels", "condition", "event", "faults", "group", "head", "row", "score", "state", "state_payload",
     )  # fmt: skip
 
-    def __init__(self, base: str, stream: str, channels: tuple[str, ...], group: _Group) -> None:
+    def __init__(self, base: str, stream: str, channels: tuple[str, ...], group: _Group, row: int) -> None:
         self.group = group
-        # Status and alarm as one number where nothing is faulty: what most verdicts have like the one before.
-        self.code = -1
+        self.row = row
         self.score = f"{base}/{stream}/score"
         self.event = f"{base}/{stream}/event"
         self.state = f"{base}/{stream}/state"
         self.channels = channels
         self.condition: object = None
         self.state_payload = b""
-        self.scored_ns: int | None = None
-        self.latest: Told | None = None
+        self.head: NDArray[np.uint8] | None = None
+        # The kinds of its faults, as the latest change of state told them.
+        self.faults: tuple[str, ...] = ()
 
 
 class Outputs:
@@ -145,9 +154,16 @@ class Outputs:
         base: first level(s) of every topic.
         score_every_ns: least event time between two scores of a stream; 0 publishes all.
         names: input names of each group's model.
+        writer: makes packets, where `packets` is to be used.
     """
 
-    def __init__(self, base: str, score_every_ns: int, names: Mapping[str, Iterable[str]]) -> None:
+    def __init__(
+        self,
+        base: str,
+        score_every_ns: int,
+        names: Mapping[str, Iterable[str]],
+        writer: PacketWriter | None = None,
+    ) -> None:
         self.status = f"{base}/status"
         self.health = f"{base}/health"
         self._base = base
@@ -157,32 +173,44 @@ class Outputs:
         self._groups = {group: _Group(channels) for group, channels in plain.items()}
         self._none = _Group(())
         self._streams: dict[str, _Stream] = {}
+        self._told = ToldTable()
+        self._writer = writer
+        self._forms: dict[str, tuple[tuple[str, ...], PacketForm]] = {}
+
+    @property
+    def makes_packets(self) -> bool:
+        """Whether `packets` can be used."""
+        return self._writer is not None
 
     def _stream(self, stream: str) -> _Stream:
         found = self._streams.get(stream)
         if found is None:
             group = stream.split("/", 1)[0]
             names, form = self._names.get(group, ()), self._groups.get(group, self._none)
-            found = self._streams[stream] = _Stream(self._base, stream, names, form)
+            found = self._streams[stream] = _Stream(self._base, stream, names, form, self._told.take())
         return found
 
     def verdict(self, verdict: Verdict) -> tuple[Publication | None, Publication | None]:
         """The score to publish, if it is its turn, and the new state, if it has changed."""
         out = self._stream(verdict.stream)
-        out.latest = Told(verdict.stream, verdict.status, verdict.score, verdict.threshold, verdict.time_ns)
+        told, i8, f8 = out.row * words.STREAM_WORDS, self._told.i8, self._told.f8
+        i8[told + words.STATUS], i8[told + words.TIME] = STATUSES.index(verdict.status), verdict.time_ns
+        f8[told + words.SCORE], f8[told + words.THRESHOLD] = verdict.score, verdict.threshold
         condition = (verdict.status, verdict.alarm, verdict.faults)
         changed = condition != out.condition
         state = None
         if changed:
             out.condition = condition
+            out.faults = tuple(sorted({fault.kind for fault in verdict.faults}))
             code = 2 * STATUSES.index(verdict.status) + verdict.alarm
-            out.code = -1 if verdict.faults else code
+            i8[told + words.CODE] = -1 if verdict.faults else code
             out.state_payload = _state(verdict, out.channels)
             state = (out.state, out.state_payload)
-        due = out.scored_ns is None or not 0 <= verdict.time_ns - out.scored_ns < self._every
+        before = i8[told + words.SCORED]
+        due = before == words.NEVER or not 0 <= verdict.time_ns - before < self._every
         if not (due or changed):
             return None, state
-        out.scored_ns = verdict.time_ns
+        i8[told + words.SCORED] = verdict.time_ns
         return (out.score, _score(verdict, out.group)), state
 
     def judged(self, judged: Judged) -> tuple[list[Publication], list[Publication], list[str]]:
@@ -190,7 +218,7 @@ class Outputs:
         records, every, streams = judged.records, self._every, self._streams
         form = self._groups.get(judged.group, self._none)
         channels, score_of, encode = form.channels, form.score, _ENCODER.encode
-        new = tuple.__new__
+        told = self._told
         codes = 2 * records["status"].astype(np.int64) + records["alarm"]
         codes[records["status"] == _FAULT] = -2
         times = records["time_ns"].tolist()
@@ -209,7 +237,9 @@ class Outputs:
             severity,
         ) in enumerate(zip(*columns, strict=True)):  # fmt: skip
             out = streams.get(stream)
-            if out is None or out.code != code:
+            i8, f8 = told.i8, told.f8
+            at = 0 if out is None else out.row * words.STREAM_WORDS
+            if out is None or i8[at + words.CODE] != code:
                 first, state = self.verdict(judged.verdict(index))
                 if first is not None:
                     scores.append(first)
@@ -217,18 +247,62 @@ class Outputs:
                     states.append(state)
                     changed.append(stream)
                 continue
-            status = STATUSES[code >> 1]
-            out.latest = new(Told, (stream, status, score, threshold, time_ns))
-            before = out.scored_ns
-            if before is not None and 0 <= time_ns - before < every:
+            i8[at + words.TIME], f8[at + words.SCORE], f8[at + words.THRESHOLD] = time_ns, score, threshold
+            before = i8[at + words.SCORED]
+            if before != words.NEVER and 0 <= time_ns - before < every:
                 continue
-            out.scored_ns = time_ns
+            i8[at + words.SCORED] = time_ns
             text = score_of(
-                time, time_ns, status, code & 1 == 1, step, score, threshold, channels(*share),
+                time, time_ns, STATUSES[code >> 1], code & 1 == 1, step, score, threshold, channels(*share),
                 channels(*expected), probability, channels(*band), scorers[scorer], severity,
             )  # fmt: skip
             scores.append((out.score, encode(text)))
         return scores, states, changed
+
+    def packets(self, judged: Judged, send: Send) -> tuple[int, list[Publication], list[str]]:
+        """`judged`, with the scores as packets: how many `send` took, states that have changed, and whose."""
+        form, told = self._form(judged), self._told
+        states: list[Publication] = []
+        changed: list[str] = []
+        form.begin(judged.records, judged.rows, judged.generation, told)
+        index, end, sent = 0, len(judged), 0
+        while (index := form.write(index)) < end:
+            if form.full:
+                sent += send(*form.take())
+                continue
+            row = int(judged.rows[index])
+            out = self._stream(judged.streams[index])
+            if out.head is None:
+                assert self._writer is not None
+                out.head = self._writer.head(out.score)
+                place = out.row * words.STREAM_WORDS
+                told.i8[place + words.HEAD] = out.head.ctypes.data
+                told.i8[place + words.HEAD_SIZE] = len(out.head)
+            if not form.knows(row):
+                form.learn(row, out.row, told)
+                continue
+            first, state = self.verdict(judged.verdict(index))
+            if first is not None and not form.add(out.head, first[1]):
+                sent += send(*form.take())
+                form.add(out.head, first[1])
+            if state is not None:
+                states.append(state)
+                changed.append(judged.streams[index])
+            index += 1
+        packets, count = form.take()
+        if count:
+            sent += send(packets, count)
+        return sent, states, changed
+
+    def _form(self, judged: Judged) -> PacketForm:
+        scorers, form = self._forms.get(judged.group, ((), None))
+        if form is None or scorers != judged.scorers:
+            assert self._writer is not None
+            names = self._groups.get(judged.group, self._none).names
+            texts = [quoted(name) for name in judged.scorers]
+            form = PacketForm(self._writer, [quoted(name) for name in names], texts, self._every)
+            self._forms[judged.group] = judged.scorers, form
+        return form
 
     def event(self, event: Event) -> Publication:
         """The message of an event; the daemon's own, of stream "", has a topic of its own."""
@@ -241,11 +315,30 @@ class Outputs:
 
     def latest(self) -> list[Told]:
         """The latest verdict of every stream; may be called from another thread."""
-        return [s.latest for s in list(self._streams.values()) if s.latest is not None]
+        rows = self._told.words
+        scores = rows.view(np.float64)[:, words.SCORE].tolist()
+        thresholds = rows.view(np.float64)[:, words.THRESHOLD].tolist()
+        counts = rows[:, : words.SCORE].tolist()
+        return [
+            Told(
+                stream,
+                STATUSES[counts[s.row][words.STATUS]],
+                scores[s.row],
+                thresholds[s.row],
+                counts[s.row][words.TIME],
+                s.faults,
+            )
+            for stream, s in list(self._streams.items())
+            if s.row < len(counts) and counts[s.row][words.STATUS] >= 0
+        ]
 
     def forget(self, stream: str) -> Publication:
         """No longer remember a stream; the empty payload removes its retained state."""
-        self._streams.pop(stream, None)
+        gone = self._streams.pop(stream, None)
+        if gone is not None:
+            self._told.give_back(gone.row)
+            for _, form in self._forms.values():
+                form.forget()
         return f"{self._base}/{stream}/state", b""
 
 

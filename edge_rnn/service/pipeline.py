@@ -28,6 +28,8 @@ from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Delivery
 from edge_rnn.service.outputs import Outputs
+from edge_rnn.service.wire.packets import PacketWriter
+from edge_rnn.service.wire.sources import Sources
 from edge_rnn.stream.assemble import Assembly
 from edge_rnn.stream.engine import Engine, Group
 from edge_rnn.stream.topics import Routes, Template
@@ -67,6 +69,7 @@ class Lane(NamedTuple):
 
     quick: the numbers of a payload that is as usual, the time last, see `JsonDecoder`; None: there is no
     short way. most: bytes of a payload. nanoseconds: a large whole number is a time in ns.
+    form: that of its payloads among the sources; -1: none.
     """
 
     stream: str
@@ -75,6 +78,7 @@ class Lane(NamedTuple):
     most: int
     time: str | None
     nanoseconds: bool
+    form: int = -1
 
 
 _NO_LANE = Lane("", (), None, 0, None, nanoseconds=False)
@@ -84,7 +88,8 @@ _NO_LANE = Lane("", (), None, 0, None, nanoseconds=False)
 class Pipeline:
     """One configuration at work; `filters` are the subscriptions and whether retained messages count.
 
-    `notes`: what a person should know about how it was built, one line each.
+    `notes`: what a person should know about how it was built, one line each. `sources`: the topics whose
+    messages may come as columns; None where nothing is compiled.
     """
 
     config: Config
@@ -96,6 +101,7 @@ class Pipeline:
     models: dict[str, ModelInfo]
     outputs: Outputs
     notes: tuple[str, ...] = ()
+    sources: Sources | None = None
     lanes: dict[str, Lane] = field(default_factory=dict)
 
     def take(self, delivery: Delivery, counters: DaemonCounters, log: Log) -> list[Message]:
@@ -153,6 +159,8 @@ class Pipeline:
                 except (ValueError, RecursionError):
                     pass
                 else:
+                    if lane.form >= 0:
+                        self._promote(delivery.topic, lane)
                     if lane.time is None:
                         found.append((lane.stream, lane.channels, delivery[4], values))
                         continue
@@ -174,7 +182,7 @@ class Pipeline:
 
     def _lane(self, topic: str, own: frozenset[str]) -> Lane:
         routes = self.routes.match(topic)
-        lane = _NO_LANE
+        lane = known = _NO_LANE
         if len(routes) == 1 and topic not in own:
             (route,) = routes
             decoding = self.decoders[route.group][route.extractor]
@@ -184,11 +192,39 @@ class Pipeline:
                 lane = Lane(
                     route.stream, decoding.channels, quick, decoding.max_bytes, unit, unit in ("auto", "ns")
                 )
+                known = lane._replace(form=self._form(route.group, decoding))
         if len(topic) <= _CACHED_TOPIC:
             if len(self.lanes) >= _LANES:
                 self.lanes.clear()
-            self.lanes[topic] = lane
+            self.lanes[topic] = known
+        # A topic that never comes again takes no place among the sources.
         return lane
+
+    def _form(self, group: str, decoding: Decoder) -> int:
+        """The form of payloads that may come as columns; -1 if these may not."""
+        names = getattr(decoding, "names", None)
+        if self.sources is None or names is None or not self.engine.takes_columns(group):
+            return -1
+        unit = None if decoding.time is None else decoding.time.unit
+        form = self.sources.form(
+            group, [name.encode() for name in names], decoding.channels, unit, decoding.max_bytes
+        )
+        return -1 if form is None else form
+
+    def _promote(self, topic: str, lane: Lane) -> None:
+        """From now on messages of this topic may come as columns."""
+        assert self.sources is not None
+        generation, raw = self.sources.generation, topic.encode()
+        if not self.sources.knows(raw):
+            self.sources.add(raw, lane.stream, lane.form)
+        if self.sources.generation != generation:
+            self.lanes.clear()
+        self.lanes[topic] = lane._replace(form=-1)
+
+    @property
+    def generation(self) -> int:
+        """Of the sources: swaths of another one are taken message by message."""
+        return -1 if self.sources is None else self.sources.generation
 
     def load_states(self, states: Iterable[tuple[str, bytes]], log: Log) -> tuple[int, list[str]]:
         """Bring streams to saved states; how many went on, and the ids of those that start cold instead."""
@@ -245,18 +281,41 @@ def build(config: Config, now_ns: int) -> Pipeline:
             wanted = filters.get(template.subscription, False) or retained[name]
             filters[template.subscription] = wanted
     filters |= outlets.filters(config)
+    engine = Engine(groups, alive_since_ns=now_ns)
+    writer, sources = _compiled(config, groups, engine)
     return Pipeline(
         config=config,
-        engine=Engine(groups, alive_since_ns=now_ns),
+        engine=engine,
         routes=Routes(templates),
         decoders=decoders,
         retained=retained,
         filters=filters,
         models=models,
         outputs=Outputs(
-            config.output.base, config.output.score_every_ns, {n: m.inputs for n, m in models.items()}
+            config.output.base,
+            config.output.score_every_ns,
+            {n: m.inputs for n, m in models.items()},
+            writer,
         ),
+        sources=sources,
         notes=tuple(notes),
+    )
+
+
+def _compiled(
+    config: Config, groups: Sequence[Group], engine: Engine
+) -> tuple[PacketWriter | None, Sources | None]:
+    """The quick ways in and out; none where nothing is compiled, because Numba may be missing."""
+    if all(group.library is not None for group in groups):
+        return None, None
+    from edge_rnn.service.wire.scan import scanner
+    from edge_rnn.service.wire.scores import writer
+
+    engine.prepare_columns()
+    five = config.mqtt.protocol == "5"
+    channels = [(group.name, group.model.channels) for group in groups]
+    return PacketWriter(writer().machine_code, five=five), Sources(
+        scanner().machine_code, channels, five=five
     )
 
 
@@ -289,9 +348,10 @@ def _replay_self_test(stream: StreamConfig, model: Model, library: Library | Non
 
 
 def _group(stream: StreamConfig, model: Model, order: tuple[int, ...], library: Library | None) -> Group:
-    ages = [0] * len(order)
+    ages, flapping = [0] * len(order), [0] * len(order)
     for channel, index in zip(stream.channels, order, strict=True):
         ages[index] = channel.max_age_ns or 0
+        flapping[index] = channel.flapping
     assembly = Assembly(
         on=stream.on,
         every_ns=stream.every_ns or 0,
@@ -306,6 +366,10 @@ def _group(stream: StreamConfig, model: Model, order: tuple[int, ...], library: 
         silent_after_ns=stream.silent_after_ns,
         silent_intervals=stream.silent_intervals,
         gap_ns=stream.gap_ns,
+        clock_limit_ns=stream.clock_limit_ns,
+        flapping=stream.flapping,
+        flapping_channels=tuple(flapping),
+        numbered=stream.sequence is not None,
         library=library,
     )
 
@@ -320,6 +384,9 @@ def _sources(
     time = None
     if stream.time is not None:
         time = TimeField(stream.time.path or "", stream.time.column or 0, stream.time.unit)
+    sequence = None
+    if stream.sequence is not None:
+        sequence = Field(-1, stream.sequence.path or "", stream.sequence.column or 0)
     decoders = []
     for topic, own in fields.items():
         try:
@@ -327,7 +394,7 @@ def _sources(
                 decoder(
                     stream.format, tuple(own), time, max_bytes, each=stream.each, key=stream.key,
                     partial=stream.partial, layout=stream.layout, rebirth=stream.rebirth,
-                    tail=topic.endswith("/#"),
+                    tail=topic.endswith("/#"), sequence=sequence,
                 )
             )  # fmt: skip
         except ConfigError as error:

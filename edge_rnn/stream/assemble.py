@@ -27,7 +27,7 @@ memoryviews, which costs a third of indexing an array.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +43,7 @@ __all__ = ["NEVER", "Assembler", "Assembly", "Batch", "record_dtype"]
 NEVER = -(2**63)
 TIME_LIMIT = 2**62
 _SECOND = 10**9
-_DAY = 86_400 * _SECOND
+DAY = 86_400 * _SECOND
 
 # Places in `marks`. Times: newest reading, last sample, first reading of all, first new value that waits and
 # when that arrived; whether the start is over; the open interval; counts of channels seen and new; when the
@@ -144,7 +144,7 @@ class Batch:
         """Take one sample; returns its place in `present` for a last correction."""
         at = self.size
         if at == len(self.rows):
-            self._double()
+            self.double()
         self.rows[at] = row
         self.times_ns[at] = time_ns
         self.x[at] = values
@@ -159,17 +159,22 @@ class Batch:
         """Take many samples at once, all of whose values have one flag."""
         at, end = self.size, self.size + len(rows)
         while end > len(self.rows):
-            self._double()
+            self.double()
         self.rows[at:end] = rows
         self.times_ns[at:end] = times_ns
         self.x[at:end] = x
         self.present[at:end] = flag
         self.size = end
 
-    def _double(self) -> None:
+    def double(self) -> None:
+        """Make room for as many again."""
         for name in ("rows", "times_ns", "x", "present"):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+
+
+def _tell_nobody(row: int, channels: Sequence[int], time_ns: int, *, late: bool) -> None:
+    pass
 
 
 class Assembler:
@@ -199,6 +204,10 @@ class Assembler:
         self._mode = modes.get(assembly.on, _LEADER)
         self._leader = names.index(assembly.on) if self._mode == _LEADER else -1
         self.every_ns = assembly.every_ns
+        # Whether messages are numbered, so that their times need not rise.
+        self.numbered = False
+        # Told of readings that are dropped because of their times; see `watch.Watch.refuse`.
+        self.refuse: Callable[..., None] = _tell_nobody
         self._timeout = min(assembly.wait_ns(period_ns), TIME_LIMIT)
         ages = np.array([age or TIME_LIMIT for age in assembly.max_age_ns], np.int64)
         self._ages = ages if (ages < TIME_LIMIT).any() else None
@@ -247,9 +256,13 @@ class Assembler:
         marks = base + 2 * c
         if self._mode == _EVERY and i8[marks + BIN] > time_ns // self.every_ns:
             self.counters.late += len(channels)
+            self.refuse(row, channels, time_ns, late=True)
             return False
+        if time_ns <= i8[marks + NEWEST] and self.numbered:
+            # What is a repeat is known by its number, and has not come so far.
+            time_ns = max(time_ns, 1 + max(i8[base + c + channel] for channel in channels))
         if time_ns <= i8[marks + NEWEST]:
-            channels, values = self._in_time(base + c, channels, time_ns, values)
+            channels, values = self._in_time(row, base + c, channels, time_ns, values)
             if not channels:
                 return False
         # What is due because of this reading leaves before it is taken.
@@ -287,10 +300,10 @@ class Assembler:
         i8 = self._i8
         interval, known = i8[marks + INTERVAL], i8[marks + KNOWN]
         if not known:
-            interval = min(passed_ns, _DAY)
+            interval = min(passed_ns, DAY)
         else:
             step = max(1, interval >> (4 if known == LEARNED else 2))
-            interval = min(interval + step, _DAY) if passed_ns > interval else max(1, interval - step)
+            interval = min(interval + step, DAY) if passed_ns > interval else max(1, interval - step)
         i8[marks + INTERVAL] = interval
         i8[marks + KNOWN] = min(known + 1, LEARNED)
 
@@ -344,7 +357,7 @@ class Assembler:
             self._emit(row, marks, self._i8[marks + NEWEST], now_ns, out)
 
     def _in_time(
-        self, times: int, channels: tuple[int, ...], time_ns: int, values: Sequence[float]
+        self, row: int, times: int, channels: tuple[int, ...], time_ns: int, values: Sequence[float]
     ) -> tuple[tuple[int, ...], Sequence[float]]:
         """The channels, and their values, that have not been heard at or after `time_ns`."""
         i8 = self._i8
@@ -355,10 +368,11 @@ class Assembler:
             if time_ns > last:
                 kept.append(channel)
                 taken.append(value)
-            elif time_ns == last:
-                self.counters.duplicate += 1
             else:
-                self.counters.late += 1
+                late = time_ns < last
+                self.counters.late += late
+                self.counters.duplicate += not late
+                self.refuse(row, (channel,), time_ns, late=late)
         return tuple(kept), taken
 
     def _take(

@@ -53,12 +53,14 @@ class Judged:
 
     Attributes:
         group: its name.
-        streams: the id of each sample's stream.
+        rows: i8 (n,), the row of each sample's stream in the group's table.
+        generation: how often a stream of the group had been forgotten: rows of one generation mean the same
+            streams.
         records: (n,) of the detector's verdict dtype.
         scorers: the scorers' names, in the order of the records' numbers.
     """
 
-    __slots__ = ("_explain", "group", "records", "rows", "scorers", "streams")
+    __slots__ = ("_explain", "_ids", "_streams", "generation", "group", "records", "rows", "scorers")
 
     def __init__(
         self,
@@ -68,13 +70,22 @@ class Judged:
         records: NDArray[np.void],
         explain: Callable[[list[str], NDArray[np.void]], list[Verdict]],
     ) -> None:
-        ids = table.ids
         self.group = group
-        self.rows: list[int] = rows.tolist()
-        self.streams: list[str] = [str(ids[row]) for row in self.rows]
+        self.rows = rows
         self.records = records
+        self.generation = table.drops
         self.scorers: tuple[str, ...] = table.detector.plan.scorer_names
+        self._ids = table.ids
+        self._streams: list[str] | None = None
         self._explain = explain
+
+    @property
+    def streams(self) -> list[str]:
+        """The id of each sample's stream; asked for the first time before any of them is forgotten."""
+        if self._streams is None:
+            ids = self._ids
+            self._streams = [str(ids[row]) for row in self.rows.tolist()]
+        return self._streams
 
     def __len__(self) -> int:
         return len(self.rows)

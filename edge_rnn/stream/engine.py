@@ -28,8 +28,8 @@ from edge_rnn.core.backend import LibraryLike
 from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
 from edge_rnn.core.model import Model
-from edge_rnn.detect import guard
-from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Verdict
+from edge_rnn.detect import fields, guard
+from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Status, Verdict
 from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.stream.assemble import (
     ACTIVE_AT,
@@ -45,9 +45,12 @@ from edge_rnn.stream.assemble import (
     Assembly,
 )
 from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
-from edge_rnn.stream.events import FAULTS, OPEN, STEP
+from edge_rnn.stream.columns import Columns, Lanes
+from edge_rnn.stream.columns_words import LANE, TIME
+from edge_rnn.stream.events import FAULTS, LAST, OPEN, STEP
 from edge_rnn.stream.states import StreamTable, Tap
-from edge_rnn.stream.types import Counters, Event, Message, Reading
+from edge_rnn.stream.types import Counters, Event, Message, Numbered, Reading
+from edge_rnn.stream.watch import WatchRules
 
 __all__ = ["Engine", "Group"]
 
@@ -69,6 +72,11 @@ class Group:
         own intervals, which it learns, and at least so long; 0 = never.
     max_ahead_ns: a reading whose time lies further ahead of the clock is dropped: it would make all later
         ones of its channel late.
+    clock_limit_ns: a stream whose times are further from the clock has the fault `clock`; 0 = never. For
+        streams with times of their own.
+    flapping: changes of the alarm in a minute that are still fine; 0 = any number. flapping_channels: the
+        same for each channel's value; empty = none is watched.
+    numbered: messages are `Numbered`: a number that has been heard is a repeat, whatever its time.
     rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
         this much event time.
     quantized: the model's network in integers, to be judged in its place; such streams have no snapshots.
@@ -84,6 +92,10 @@ class Group:
     silent_intervals: int = 0
     silent_least_ns: int = 60 * 10**9
     max_ahead_ns: int = _DAY
+    clock_limit_ns: int = 0
+    flapping: int = 0
+    flapping_channels: tuple[int, ...] = ()
+    numbered: bool = False
     rise: float = 1.5
     update_ns: int = 10 * 10**9
     quantized: Quantized | None = None
@@ -100,6 +112,11 @@ class Group:
             self.assembly.check([i.name for i in self.model.inputs])
         except ConfigError as error:
             raise ConfigError(f"stream {self.name!r}: {error}") from None
+
+    @property
+    def watch(self) -> WatchRules:
+        """What is watched beside readings."""
+        return WatchRules(self.clock_limit_ns, self.flapping, self.flapping_channels, self.numbered)
 
     def judged_model(self) -> Model:
         """The model with this group's limits in its guard."""
@@ -149,6 +166,7 @@ class Engine:
                 self.counters,
                 g.rise,
                 g.update_ns,
+                g.watch,
                 numeric,
                 g.quantized,
                 g.library,
@@ -157,6 +175,7 @@ class Engine:
         }
         self._alive_since = alive_since_ns
         self._slots: dict[str, tuple[StreamTable, int, int]] = {}
+        self._lanes: dict[str, Lanes] = {}
         self._order: list[StreamTable] = []
         self._events: list[Event] = []
         self._gone: set[str] = set()
@@ -204,11 +223,10 @@ class Engine:
                     continue
                 table, row, ahead = slot
                 if not -TIME_LIMIT < time_ns <= min(now_ns + ahead, TIME_LIMIT - 1):
-                    if time_ns < 0:
-                        counters.late += len(channels)
-                    else:
-                        counters.ahead += len(channels)
-                    continue
+                    kept = self._unusual(table, row, reading, channels, values, now_ns)
+                    if not kept:
+                        continue
+                    channels, values = kept
                 table.check_channels(channels, values)
                 batch = table.batch
                 before = batch.size
@@ -239,13 +257,18 @@ class Engine:
         found: list[Judged] = []
         slots, counters, highest = self._slots, self.counters, TIME_LIMIT - 1
         try:
-            for stream, channels, time_ns, values in messages:
+            for message in messages:
+                stream, channels, time_ns, values = message
                 slot = slots.get(stream)
                 if slot is None:
                     # A stream that is forgotten for this one may have messages that wait.
                     table_of = self._tables.get(stream.split("/", 1)[0])
                     if table_of is not None and table_of.is_full():
+                        before = len(found)
                         self._judge_bursts(found, now_ns)
+                        for judged in found[before:]:
+                            # Its rows are about to get other streams.
+                            _ = judged.streams
                     slot = self._admit(stream, now_ns, [])
                     if slot is None:
                         counters.readings += len(channels)
@@ -253,12 +276,12 @@ class Engine:
                         continue
                 table, row, ahead = slot
                 if not -TIME_LIMIT < time_ns <= min(now_ns + ahead, highest):
-                    counters.readings += len(channels)
-                    if time_ns < 0:
-                        counters.late += len(channels)
-                    else:
-                        counters.ahead += len(channels)
-                    continue
+                    kept = self._unusual(table, row, message, channels, values, now_ns)
+                    if not kept:
+                        counters.readings += len(channels)
+                        continue
+                    counters.readings += len(channels) - len(kept[0])
+                    channels, values = kept
                 burst = table.burst
                 burst.rows.append(row)
                 burst.times_ns.append(time_ns)
@@ -269,6 +292,117 @@ class Engine:
         finally:
             self._judge_bursts(found, now_ns)
         return found
+
+    def _unusual(
+        self,
+        table: StreamTable,
+        row: int,
+        message: Sequence[object],
+        channels: tuple[int, ...],
+        values: Sequence[float],
+        now_ns: int,
+    ) -> tuple[tuple[int, ...], Sequence[float]] | None:
+        """Channels and values of a message with a time out of bounds, or a number; None: it is dropped.
+
+        Numbered messages all come here: their streams' slots allow no time at all.
+        """
+        time_ns = int(message[2])  # type: ignore[call-overload]
+        latest = min(now_ns + self._groups[str(message[0]).split("/", 1)[0]].max_ahead_ns, TIME_LIMIT - 1)
+        if not -TIME_LIMIT < time_ns <= latest:
+            if time_ns < 0:
+                self.counters.late += len(channels)
+            else:
+                self.counters.ahead += len(channels)
+            table.refuse(row, channels, time_ns, late=True)
+            return None
+        if not isinstance(message, Numbered):
+            return channels, values
+        repeated = table.watch.repeats(row, channels, message.number)
+        self.counters.duplicate += sum(repeated)
+        if not any(repeated):
+            return channels, values
+        table.refuse(row, channels, time_ns, late=False)
+        left = [
+            pair
+            for pair, again in zip(zip(channels, values, strict=True), repeated, strict=True)
+            if not again
+        ]
+        return (tuple(c for c, _ in left), [v for _, v in left]) if left else None
+
+    def prepare_columns(self) -> None:
+        """Compile, or load from the cache, what `judge_columns` runs; it needs Numba."""
+        from edge_rnn.stream.columns_loop import note, take
+
+        self._lanes = {
+            name: Lanes(table, take().machine_code, note().machine_code)
+            for name, table in self._tables.items()
+            if table.assembler.is_immediate()
+            and self._groups[name].quantized is None
+            and not self._groups[name].numbered
+        }
+
+    def takes_columns(self, group: str) -> bool:
+        """Whether this group's messages may come to `judge_columns`."""
+        return group in self._lanes
+
+    def judge_columns(self, columns: Columns, now_ns: int) -> list[Judged]:
+        """`judge` for messages in columns, all of a group that `takes_columns`; with the same results."""
+        found: list[Judged] = []
+        table, lanes = self._tables[columns.group], self._lanes[columns.group]
+        ahead = self._groups[columns.group].max_ahead_ns
+        n, channels, counters = len(columns.block), table.assembler.channels, self.counters
+        lanes.begin(columns, now_ns, min(now_ns + ahead, TIME_LIMIT - 1))
+        index = 0
+        while (index := lanes.take(index)) < n:
+            lane, time_ns, values = columns.message(index, channels)
+            if lanes.rows[lane] < 0:
+                stream = columns.streams[lane]
+                slot = self._slots.get(stream)
+                if slot is None:
+                    if table.is_full():
+                        self._judge_lanes(found, columns.group)
+                        for judged in found[-1:]:
+                            # Its rows are about to get other streams.
+                            _ = judged.streams
+                    slot = self._admit(stream, now_ns, [])
+                assert slot is not None
+                lanes.learn(lane, slot[1])
+            else:
+                row = int(lanes.rows[lane])
+                if table.assembler.add(row, table.whole, time_ns, values, now_ns, table.batch):
+                    table.uses += 1
+                    table.assembler.use(row, table.uses)
+                    table.changed.add(row)
+                index += 1
+            lanes.look()
+        late, ahead_of_us = lanes.dropped
+        counters.readings += n * channels
+        counters.late += late * channels
+        counters.ahead += ahead_of_us * channels
+        if late or ahead_of_us:
+            self._refuse_columns(table, lanes, columns, min(now_ns + ahead, TIME_LIMIT - 1))
+        self._judge_lanes(found, columns.group)
+        return found
+
+    @staticmethod
+    def _refuse_columns(table: StreamTable, lanes: Lanes, columns: Columns, latest_ns: int) -> None:
+        times = columns.block[:, TIME]
+        for index in np.flatnonzero((times <= -TIME_LIMIT) | (times > latest_ns)).tolist():
+            row = int(lanes.rows[columns.block[index, LANE]])
+            if row >= 0:
+                table.refuse(row, table.whole, int(times[index]), late=True)
+
+    def _judge_lanes(self, found: list[Judged], group: str) -> None:
+        """Step what `judge_columns` has put together."""
+        table = self._tables[group]
+        if not table.batch.size:
+            return
+        self.counters.samples += table.batch.size
+        rows, out, told = self._lanes[group].step()
+        judged = Judged(table, group, rows, out, partial(_explained, table))
+        found.append(judged)
+        for index in sorted({*table.watch.made, *([] if told is None else told.tolist())}):
+            self._follow(table, int(rows[index]), judged.verdict(index), index)
 
     def _judge_bursts(self, found: list[Judged], now_ns: int) -> None:
         """Assemble and step what the messages so far have brought, group by group."""
@@ -286,10 +420,10 @@ class Engine:
             found.append(judged)
             out = judged.records
             told = (out["alarm"] != 0) | (out["status"] == _FAULT) | (open_before != 0)
-            if told.any():
+            if told.any() or table.watch.made:
                 # Whatever opens here may close here: every verdict of such a stream is looked at.
-                for index in np.flatnonzero(np.isin(rows, rows[told])).tolist():
-                    self._follow(table, judged.rows[index], judged.verdict(index))
+                for index in sorted({*table.watch.made, *np.flatnonzero(np.isin(rows, rows[told])).tolist()}):
+                    self._follow(table, int(judged.rows[index]), judged.verdict(index), index)
 
     def _assemble(self, table: StreamTable, now_ns: int) -> None:
         burst, table.burst = table.burst, Burst()
@@ -311,8 +445,9 @@ class Engine:
                 table.changed.add(row)
 
     def tick(self, now_ns: int) -> list[Verdict]:
-        """Close vectors that have waited too long and report streams that have fallen silent.
+        """Close vectors that have waited too long; report streams that are silent or whose clock is wrong.
 
+        A stream whose clock is found wrong, or right again, or which has stopped flapping, gives one verdict.
         A silent stream gives one verdict, with status `fault`, when it falls silent; nothing is stepped.
         """
         verdicts: list[Verdict] = []
@@ -326,6 +461,7 @@ class Engine:
                 self._order += [table] * (table.batch.size - before)
         self._judge(verdicts)
         for name, table in self._tables.items():
+            verdicts += self._watch(table, now_ns)
             verdicts += self._silent(name, table, now_ns)
         return verdicts
 
@@ -428,7 +564,7 @@ class Engine:
                 f"stream {stream!r}: group {name!r} is full ({table.max_streams}); raise its max_streams"
             )
         row = table.load(stream, blob)
-        self._slots[stream] = (table, row, self._groups[name].max_ahead_ns)
+        self._slots[stream] = (table, row, self._ahead(name))
         table.uses = max(table.uses, int(table.assembler.marks[row, USED]))
 
     def _admit(
@@ -444,9 +580,14 @@ class Engine:
             self._judge(verdicts)
             self.forget(table.oldest())
             self.counters.evicted += 1
-        slot = (table, table.admit(stream, now_ns), self._groups[name].max_ahead_ns)
+        slot = (table, table.admit(stream, now_ns), self._ahead(name))
         self._slots[stream] = slot
         return slot
+
+    def _ahead(self, name: str) -> int:
+        """How far ahead a time may lie to go the short way; see `_unusual`."""
+        group = self._groups[name]
+        return -(2**63) if group.numbered else group.max_ahead_ns
 
     def _judge(self, verdicts: list[Verdict]) -> None:
         """Step all samples that wait and append their verdicts in the order the samples left."""
@@ -454,17 +595,43 @@ class Engine:
         if not order:
             return
         self.counters.samples += len(order)
-        pending = {id(table): iter(_judged(table)) for table in self._tables.values() if table.batch.size}
+        pending = {
+            id(table): enumerate(_judged(table)) for table in self._tables.values() if table.batch.size
+        }
         for table in order:
-            row, verdict = next(pending[id(table)])
+            index, (row, verdict) = next(pending[id(table)])
             verdicts.append(verdict)
-            self._follow(table, row, verdict)
+            self._follow(table, row, verdict, index)
 
-    def _follow(self, table: StreamTable, row: int, verdict: Verdict) -> None:
+    def _follow(self, table: StreamTable, row: int, verdict: Verdict, index: int) -> None:
+        """What the verdict of this number in its batch leads to."""
+        if table.watch.made:
+            self._take(table.watch.made.pop(index, []))
         events = table.tracker.follow(row, verdict)
         if events:
             self.counters.events += len(events)
             self._events += events
+
+    def _take(self, events: list[Event]) -> None:
+        """Events of a watch."""
+        for event in events:
+            if event.type == "open":
+                self.counters.clock += event.kind == "clock"
+                self.counters.flapping += event.kind == "flapping"
+        self.counters.events += len(events)
+        self._events += events
+
+    def _watch(self, table: StreamTable, now_ns: int) -> list[Verdict]:
+        marks = table.assembler.marks
+        told, changed = table.watch.tick(
+            now_ns, table.assembler.times, marks[:, ACTIVE_AT], table.taken, table.ids
+        )
+        table.changed.update(changed)
+        found: list[Verdict] = []
+        for row, events in told:
+            self._take(events)
+            found.append(_standing(table, row))
+        return found
 
     def _silent(self, name: str, table: StreamTable, now_ns: int) -> list[Verdict]:
         rules, group = table.detector.plan.spec.guard, self._groups[name]
@@ -477,10 +644,12 @@ class Engine:
             limits[marks[:, KNOWN] < LEARNED] = TIME_LIMIT
         else:
             return []
-        rows = np.flatnonzero(table.taken & (marks[:, QUIET] == 0) & (marks[:, ACTIVE_AT] < now_ns - limits))
+        # Whoever sends what must be refused is not silent.
+        active = np.maximum(marks[:, ACTIVE_AT], table.watch.heard_ns())
+        rows = np.flatnonzero(table.taken & (marks[:, QUIET] == 0) & (active < now_ns - limits))
         found: list[Verdict] = []
         for row in sorted(rows.tolist(), key=lambda r: str(table.ids[r])):
-            since = max(int(marks[row, ACTIVE_AT]), self._alive_since)
+            since = max(int(active[row]), self._alive_since)
             quiet = np.flatnonzero(table.assembler.flags[row] != guard.FRESH)
             limit = int(limits[row])
             if not limit < now_ns - since or not quiet.size:
@@ -490,7 +659,7 @@ class Engine:
             verdict = _silence(table, row, newest + limit, quiet)
             self.counters.silent += 1
             table.changed.add(row)
-            self._follow(table, row, verdict)
+            self._follow(table, row, verdict, -1)
             found.append(verdict)
         return found
 
@@ -547,13 +716,30 @@ def _faults(kinds: NDArray[np.uint8]) -> tuple[Fault, ...]:
 
 def _silence(table: StreamTable, row: int, time_ns: int, quiet: NDArray[np.intp]) -> Verdict:
     """The verdict on a stream from which nothing comes: `quiet` channels are silent, nothing is judged."""
+    return _unjudged(table, row, time_ns, "fault", tuple(Fault(int(c), "silent") for c in quiet))
+
+
+def _standing(table: StreamTable, row: int) -> Verdict:
+    """How a stream stands between two samples: what is open, at the time of the last one."""
+    record, faults = table.tracker.records[row], dict(table.watch.marks(row))
+    for kind in np.flatnonzero(record["open"]).tolist():
+        faults |= dict.fromkeys(np.flatnonzero(record["faulty"][kind]).tolist(), kind)
+    warm = bool(table.detector.states["marks"][row][fields.WARM])
+    calm: Status = "anomaly" if record["marks"][OPEN] else "warming" if warm else "normal"
+    found = tuple(Fault(channel, FAULT_KINDS[kind]) for channel, kind in sorted(faults.items()))
+    return _unjudged(table, row, int(record["marks"][LAST]), "fault" if found else calm, found)
+
+
+def _unjudged(
+    table: StreamTable, row: int, time_ns: int, status: Status, faults: tuple[Fault, ...]
+) -> Verdict:
     marks = table.tracker.marks[row]
     nothing = np.full(len(table.names), math.nan)
     return Verdict(
         stream=str(table.ids[row]),
         time_ns=time_ns,
         step=int(marks[STEP]),
-        status="fault",
+        status=status,
         alarm=bool(marks[OPEN]),
         score=math.nan,
         threshold=math.nan,
@@ -561,5 +747,5 @@ def _silence(table: StreamTable, row: int, time_ns: int, quiet: NDArray[np.intp]
         residual=nothing,
         expected=nothing,
         band=nothing,
-        faults=tuple(Fault(int(c), "silent") for c in quiet),
+        faults=faults,
     )

@@ -1,18 +1,20 @@
 """The streams of one group: a bounded table, one row each, and rows as bytes.
 
-A row is three records side by side: the detector's (`detect/plan.py`), the assembler's and the events'. It is
-everything that decides the stream's future. Rows are made as streams appear, up to `max_streams`; the tables
-double until then. Beyond it the least recently used stream is forgotten.
+A row is four records side by side: the detector's (`detect/plan.py`), the assembler's, the events' and that
+of the watch over clocks and flapping (`watch.py`). It is everything that decides the stream's future. Rows
+are made as streams appear, up to `max_streams`; the tables double until then. Beyond it the least recently
+used stream is forgotten.
 
 A row as bytes, little-endian:
 
     offset  bytes
     0       4     "ERST"
-    4       2     version, 1
+    4       2     version, 2; a row of version 1 is without a watch, and goes on as one that has seen nothing
     6       2     0
     8       32    digest of the layout: both records here, the assembly's rules, the inputs' names
     40      4 * 3 sizes of the three parts
-    52      n     detector (its own header names weights, layout and detector section), assembler, events
+    52      n     detector (its own header names weights, layout and detector section), assembler, events,
+                  then, up to the end, the watch, with a digest of its own of 8 bytes first
     52+n    4     CRC-32 of the stream's id (UTF-8) and all before it
 
 The checksum covers the id, so bytes filed under another stream's name are noticed. `load` accepts only what
@@ -43,11 +45,12 @@ from edge_rnn.stream.assemble import NEVER, TIME_LIMIT, Assembler, Assembly, Bat
 from edge_rnn.stream.burst import Burst
 from edge_rnn.stream.events import Tracker
 from edge_rnn.stream.types import Counters, Event
+from edge_rnn.stream.watch import Watch, WatchRules
 
 __all__ = ["StreamTable"]
 
 MAGIC: Final = b"ERST"
-VERSION: Final = 1
+VERSION: Final = 2
 _HEAD: Final = struct.Struct("<4sHH32s3I")
 _FIRST_ROWS: Final = 16
 _REMEDY: Final = "start this stream cold"
@@ -67,6 +70,7 @@ class StreamTable:
         max_streams: most streams at one time.
         counters: shared by all tables of an engine.
         rise, update_ns: see `events.Tracker`.
+        watch: see `watch.Watch`.
         numeric: see `DetectorTable`.
         quantized: the network in integers, in place of the model's own.
         library: see `DetectorTable`.
@@ -75,7 +79,8 @@ class StreamTable:
         rows: row of each stream id; ids: its inverse; detector, assembler, tracker: the three tables;
         batch: samples not judged yet; burst: messages not assembled yet; whole: all channels in order;
         uses: how often its streams have been used, for the order in which they are forgotten;
-        changed: rows that differ from what `dump` gave last.
+        changed: rows that differ from what `dump` gave last;
+        drops: how many streams have been forgotten, whose rows may be other streams' now.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class StreamTable:
         counters: Counters,
         rise: float,
         update_ns: int,
+        watch: WatchRules | None = None,
         numeric: Numeric = "auto",
         quantized: Quantized | None = None,
         library: LibraryLike | None = None,
@@ -103,10 +109,14 @@ class StreamTable:
         period = self.detector.plan.spec.period_ns
         self.assembler = Assembler(assembly, names, capacity, counters, period)
         self.tracker = Tracker(names, capacity, rise, update_ns)
+        self.watch = Watch(names, capacity, watch or WatchRules())
+        self.assembler.refuse = self.refuse
+        self.assembler.numbered = self.watch.rules.numbered
         self.batch = Batch(len(names))
         self.burst = Burst()
         self.whole = tuple(range(len(names)))
         self.uses = 0
+        self.drops = 0
         self.rows: dict[str, int] = {}
         self.ids: list[str | None] = [None] * capacity
         self.taken: NDArray[np.bool_] = np.zeros(capacity, np.bool_)
@@ -143,8 +153,10 @@ class StreamTable:
 
     def drop(self, stream: str) -> list[Event]:
         """Forget a stream, no sample of which is waiting in `batch`; returns the events this closes."""
+        self.drops += 1
         row = self.rows.pop(stream)
-        closed = self.tracker.close_all(row, stream)
+        last = int(self.tracker.marks[row, events.LAST])
+        closed = self.watch.close_all(row, stream, last) + self.tracker.close_all(row, stream)
         self.detector.reset(row)
         self.assembler.records[row] = self.assembler.fresh[0]
         self.ids[row] = None
@@ -153,15 +165,22 @@ class StreamTable:
         self._free.append(row)
         return closed
 
+    def refuse(self, row: int, channels: Sequence[int], time_ns: int, *, late: bool) -> None:
+        """Readings of a row that are dropped because of their time; see `watch.Watch.refuse`."""
+        if self.watch.rules.clock_limit_ns:
+            self.watch.refuse(row, channels, time_ns, late=late)
+            self.changed.add(row)
+
     def has_open(self) -> NDArray[np.bool_]:
         """bool (capacity,): rows with an open event."""
         marks = self.tracker.marks
         found: NDArray[np.bool_] = (marks[:, events.OPEN] | marks[:, events.FAULTS]) != 0
-        return found
+        return found | self.watch.has_open
 
     def open_ids(self, row: int) -> list[str]:
         """Ids of a row's open events."""
-        return self.tracker.open_ids(row, str(self.ids[row]))
+        stream = str(self.ids[row])
+        return self.tracker.open_ids(row, stream) + self.watch.open_ids(row, stream)
 
     def check_channels(self, channels: tuple[int, ...], values: Sequence[float]) -> None:
         """`ValueError` unless these are distinct indices of inputs, with as many values.
@@ -188,6 +207,7 @@ class StreamTable:
         rows = batch.rows[:n]
         self.detector.step_rows(rows, batch.times_ns[:n], batch.x[:n], batch.present[:n], out)
         self.tracker.note(rows, out)
+        self.watch.judge(rows, self.ids, out, batch.x[:n], batch.present[:n])
         if self.tap is not None:
             streams = [str(self.ids[row]) for row in rows.tolist()]
             self.tap(streams, out, batch.x[:n], batch.present[:n])
@@ -203,7 +223,8 @@ class StreamTable:
         ]
         stream = self.ids[row]
         assert stream is not None
-        content = _HEAD.pack(MAGIC, VERSION, 0, self._layout, *map(len, parts)) + b"".join(parts)
+        head = _HEAD.pack(MAGIC, VERSION, 0, self._layout, *map(len, parts))
+        content = head + b"".join(parts) + self.watch.dump(row)
         return content + struct.pack("<I", _checksum(stream, content))
 
     def load(self, stream: str, blob: bytes) -> int:
@@ -213,7 +234,7 @@ class StreamTable:
             SnapshotError: the bytes are damaged or of another stream, model, version or assembly; nothing
                 changed.
         """
-        detector, assembler, tracker = self._parse(stream, blob)
+        detector, assembler, tracker, watch = self._parse(stream, blob)
         row = self._take_row(stream)
         try:
             self.detector.restore(row, detector)
@@ -221,6 +242,8 @@ class StreamTable:
             last = int(marks[fields.TIME]) if marks[fields.STEPS] else NEVER
             if last != assembler["marks"][0, assemble.EMITTED]:
                 raise SnapshotError(f"stream {stream!r}: its parts are of different times; {_REMEDY}")
+            if not self.watch.load(row, watch):
+                raise SnapshotError(f"stream {stream!r}: its watch contradicts itself; {_REMEDY}")
         except SnapshotError:
             self.drop(stream)
             raise
@@ -245,11 +268,12 @@ class StreamTable:
         self.detector = wider
         self.assembler.grow(capacity)
         self.tracker.grow(capacity)
+        self.watch.grow(capacity)
         self.ids += [None] * (capacity - old)
         self.taken = np.concatenate([self.taken, np.zeros(capacity - old, np.bool_)])
         self._free = list(range(capacity - 1, old - 1, -1))
 
-    def _parse(self, stream: str, blob: bytes) -> tuple[bytes, NDArray[np.void], NDArray[np.void]]:
+    def _parse(self, stream: str, blob: bytes) -> tuple[bytes, NDArray[np.void], NDArray[np.void], bytes]:
         where = f"stream {stream!r}"
         if len(blob) < _HEAD.size + 4 or blob[:4] != MAGIC:
             raise SnapshotError(
@@ -258,14 +282,15 @@ class StreamTable:
         if _checksum(stream, blob[:-4]) != int.from_bytes(blob[-4:], "little"):
             raise SnapshotError(f"{where}: the checksum of its state does not fit, it is damaged; {_REMEDY}")
         _, version, zero, layout, *sizes = _HEAD.unpack_from(blob)
-        if version != VERSION or zero:
+        if version not in (1, VERSION) or zero:
             raise SnapshotError(f"{where}: expected version {VERSION} of its state, got {version}; {_REMEDY}")
         if layout != self._layout:
             raise SnapshotError(
                 f"{where}: its state was made with other channels or another assembly of them; {_REMEDY}"
             )
         expected = [self.assembler.records.itemsize, self.tracker.records.itemsize]
-        if sizes[1:] != expected or _HEAD.size + sum(sizes) + 4 != len(blob):
+        rest = len(blob) - 4 - _HEAD.size - sum(sizes)
+        if sizes[1:] != expected or rest < 0 or (rest == 0) != (version == 1):
             raise SnapshotError(f"{where}: its state has parts of {sizes} bytes, which do not fit; {_REMEDY}")
         first = _HEAD.size
         second = first + sizes[0]
@@ -274,7 +299,7 @@ class StreamTable:
         tracker = np.frombuffer(blob, self.tracker.records.dtype, 1, third)
         if not _is_sound(assembler, self.assembler) or not _is_sound_tracker(tracker):
             raise SnapshotError(f"{where}: its state contradicts itself; {_REMEDY}")
-        return blob[first:second], assembler, tracker
+        return blob[first:second], assembler, tracker, blob[len(blob) - 4 - rest : -4]
 
 
 def _checksum(stream: str, content: bytes) -> int:

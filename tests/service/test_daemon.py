@@ -75,6 +75,8 @@ class FakeLink:
     def set_filters(self, filters) -> None:
         self.filters = filters
 
+    def scan_with(self, sources) -> None: ...
+
     def wake(self) -> None: ...
 
     def close(self, last) -> None:

@@ -29,6 +29,7 @@ class JsonDecoder(DocumentDecoder):
 
     Attributes:
         quick: the short way, see `quick_reader`; None if there is none.
+        names: where all that is asked for are names of one object: these, the time's last; else None.
     """
 
     def __init__(
@@ -47,6 +48,14 @@ class JsonDecoder(DocumentDecoder):
             paths.append(parse_path(time.path))
         plain = each is None and not key
         self.quick = quick_reader(paths, timed=time is not None) if plain else None
+        self.names: tuple[str, ...] | None = None
+        if self.quick is not None and all(len(path) == 1 for path in paths):
+            self.names = tuple(str(path[0]) for path in paths)
+
+    def number_by(self, place: Field) -> None:
+        """See `Decoder.number_by`; such messages go the long way."""
+        super().number_by(place)
+        self.quick = self.names = None
 
     def _messages(self, _topic: str, payload: bytes, stream: str, arrival_ns: int, /) -> list[Message]:
         quick = self.quick

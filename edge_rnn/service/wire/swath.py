@@ -1,0 +1,142 @@
+"""What one pass over a receive buffer has found: many messages as columns, in place of an object each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.service.delivery import Delivery
+from edge_rnn.stream.columns_words import TIME
+
+
+class Swath:
+    """Messages that came one after the other, each with all channels of a stream.
+
+    Attributes:
+        count: how many; stop: where the first byte behind them is.
+        block: i8 (n, ...), a row a message, as in `stream.columns.Columns`.
+        mixed: whether they are of several groups.
+        acks: PUBACK packets for those of QoS 1.
+        payload_bytes: sum of their payloads.
+        arrival_ns: time of arrival of the last one; each is 1 ns after the one before.
+        epoch: of the connection they came over.
+        generation: of the lanes' numbers, see `sources.py`.
+    """
+
+    __slots__ = (
+        "_five", "_raw", "acks", "arrival_ns", "block", "count", "epoch", "generation", "mixed",
+        "payload_bytes", "stop",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        raw: bytes,
+        *,
+        stop: int,
+        five: bool,
+        block: NDArray[np.int64],
+        mixed: bool,
+        acks: bytes,
+        payload_bytes: int,
+        arrival_ns: int,
+        epoch: int,
+        generation: int,
+    ) -> None:
+        self._raw, self._five = raw, five
+        self.count, self.stop = len(block), stop
+        self.block, self.mixed = block, mixed
+        self.acks, self.payload_bytes = acks, payload_bytes
+        self.arrival_ns, self.epoch, self.generation = arrival_ns, epoch, generation
+
+    @property
+    def qos(self) -> int:
+        """How many of them wait for an acknowledgement."""
+        return len(self.acks) // 4
+
+    @property
+    def last_time_ns(self) -> int:
+        """Event time of the last one."""
+        return int(self.block[-1, TIME])
+
+    def deliveries(self) -> list[Delivery]:
+        """The messages themselves, each as if it had come alone."""
+        raw, at, now = self._raw, 0, self.arrival_ns - self.count
+        found = []
+        while at < len(raw):
+            header, begin, size, shift = raw[at], at + 1, 0, 0
+            while True:
+                size |= (raw[begin] & 127) << shift
+                shift += 7
+                begin += 1
+                if raw[begin - 1] < 128:
+                    break
+            at = begin + size
+            body = begin + 2 + int.from_bytes(raw[begin : begin + 2], "big")
+            topic, mid = raw[begin + 2 : body].decode(), 0
+            if header & 2:
+                mid = int.from_bytes(raw[body : body + 2], "big")
+                body += 2
+            now += 1
+            payload = raw[body + self._five : at]
+            found.append(
+                Delivery(
+                    topic,
+                    payload,
+                    qos=header >> 1 & 1,
+                    retained=False,
+                    arrival_ns=now,
+                    mid=mid,
+                    epoch=self.epoch,
+                    dup=header & 8 == 8,
+                )
+            )
+        return found
+
+
+_MOST_RUNS = 8
+_FEW = 8
+
+Arrived = Delivery | Swath
+"""What a turn of the connection brings, in order."""
+
+
+def expanded(arrived: Iterable[Arrived]) -> list[Delivery]:
+    """All messages one by one."""
+    found: list[Delivery] = []
+    for one in arrived:
+        if type(one) is Swath:
+            found += one.deliveries()
+        else:
+            found.append(one)  # type: ignore[arg-type]
+    return found
+
+
+def runs(arrived: Sequence[Arrived], generation: int) -> Iterator[Swath | list[Delivery]]:
+    """Runs of messages that go one way: swaths of this generation, and what is between them.
+
+    Where they alternate often, a way of its own for each few would cost more than it saves: all go one by
+    one.
+    """
+    if len(arrived) > _MOST_RUNS and 2 * sum(type(one) is Swath for one in arrived) > count(arrived) // _FEW:
+        yield expanded(arrived)
+        return
+    between: list[Delivery] = []
+    for one in arrived:
+        if type(one) is not Swath:
+            between.append(one)  # type: ignore[arg-type]
+        elif one.generation != generation:
+            between += one.deliveries()
+        else:
+            if between:
+                yield between
+                between = []
+            yield one
+    if between:
+        yield between
+
+
+def count(arrived: Sequence[Arrived]) -> int:
+    """How many messages these are."""
+    return len(arrived) + sum(one.count - 1 for one in arrived if type(one) is Swath)
