@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_rnn.detect.verdict import FAULT_KINDS
 from edge_rnn.errors import ConfigError
-from edge_rnn.files.config_walk import duration_text, parse_duration
-from edge_rnn.files.text import printable
+from edge_rnn.files.config_walk import parse_duration
+from edge_rnn.files.text import length_text, offset_text, printable
 from edge_rnn.files.time_column import BadTimeError, guess, parse
 from edge_rnn.service.store_history import EventFilter, read_history
 from edge_rnn.stream.types import Event
@@ -49,7 +50,7 @@ examples:
     parser.add_argument(
         "--kind",
         metavar="KIND",
-        help="anomaly, fault (any), or one of missing, non-finite, range, stuck, silent",
+        help=f"anomaly, fault (any), or one of {', '.join(FAULT_KINDS[1:])}",
     )
     parser.add_argument("--since", metavar="WHEN", help=f"not ended before: {_WHEN}")
     parser.add_argument("--until", metavar="WHEN", help="not begun after")
@@ -167,21 +168,7 @@ def _lines(events: list[Event]) -> Iterator[Text]:
     """A heading and a line an event, in columns as wide as they need to be."""
     from rich.text import Text
 
-    rows = [("start", "lasted", "stream", "kind", "peak", "limit", "because of")]
-    for event in events:
-        reasons = ", ".join(
-            name if math.isnan(share) else f"{name} {share:.0%}"
-            for name, share in event.shares[:3]
-            if not share <= 0
-        )
-        rows.append(
-            (
-                (_iso(event.start_ns) or "")[:19].replace("T", " "),
-                _lasted(event.end_ns - event.start_ns) if event.end_ns is not None else "open",
-                printable(event.stream), event.kind, _figure(event.peak), _figure(event.threshold),
-                printable(reasons),
-            )
-        )  # fmt: skip
+    rows = [("start", "lasted", "stream", "kind", "peak", "limit", "because of"), *map(_row, events)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         cells = [
@@ -199,17 +186,28 @@ def _lines(events: list[Event]) -> Iterator[Text]:
         yield line
 
 
+def _row(event: Event) -> tuple[str, ...]:
+    lasted = "open" if event.end_ns is None else length_text((event.end_ns - event.start_ns) / _SECOND)
+    return (
+        (_iso(event.start_ns) or "")[:19].replace("T", " "), lasted,
+        printable(event.stream) or "(the daemon)", event.kind, _figure(event.peak), _figure(event.threshold),
+        printable(_reasons(event)),
+    )  # fmt: skip
+
+
 def _figure(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else ""
 
 
-def _lasted(length_ns: int) -> str:
-    """A length for a reader: at most two units."""
-    if length_ns < 10 * _SECOND:
-        return f"{length_ns / _SECOND:.1f} s"
-    seconds = round(length_ns / _SECOND)
-    for unit, size, lower, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= size:
-            whole, rest = divmod(seconds, size)
-            return f"{whole} {unit} {rest // part} {lower}" if rest // part else f"{whole} {unit}"
-    return duration_text(seconds * _SECOND)
+def _reasons(event: Event) -> str:
+    """What is to blame, in the words of the event's kind."""
+    blamed = ", ".join(
+        name if math.isnan(share) else f"{name} {share:.0%}"
+        for name, share in event.shares[:3]
+        if not share <= 0
+    )
+    if event.kind == "clock" and math.isfinite(event.peak):
+        return f"{offset_text(event.peak)} the clock: {blamed}"
+    if event.kind == "flapping":
+        return f"{blamed or 'the alarm'}, {_figure(event.peak)} changes a minute"
+    return blamed

@@ -37,9 +37,10 @@ from edge_rnn.files.config_types import (
 from edge_rnn.files.config_walk import Problems, Table, describe, nearest
 from edge_rnn.files.presets import CHANNEL, PRESET_NAMES, PRESETS, Preset
 from edge_rnn.stream.topics import Template
-from edge_rnn.stream.watch import MOST_CHANGES
 
 MAX_CHANNELS: Final = 4096
+# A stream remembers the time of so many changes for each of what may flap.
+MOST_CHANGES: Final = 600
 MODES: Final = ("any", "all", "every")
 OUTPUTS: Final = ("score", "event", "state")
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}"

@@ -14,6 +14,7 @@ class Latest(NamedTuple):
     score: float
     threshold: float
     time_ns: int
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

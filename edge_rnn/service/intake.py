@@ -39,12 +39,12 @@ _MOST_KEPT = 50_000
 # Faults that somebody has to mend elsewhere: what they say, in words.
 _EXPLAINED: Final[dict[str, Callable[[Event], str]]] = {
     "clock": lambda event: (
-        f"its times are {offset_text(event.peak)} this machine's clock, which is further than clock_limit, or go "
-        "back, and such readings are dropped; set the sender's clock (a stream that was ahead can be reset)"
+        f"its times are {offset_text(event.peak)} this machine's clock; set the sender's (times that go back "
+        "are dropped until they are past the last one; the command reset ends that)"
     ),
     "flapping": lambda event: (
-        f"{', '.join(name for name, _ in event.shares) or 'the alarm'} changed {event.peak:.3g} times a minute, "
-        f"more than {event.threshold:g} are a fault"
+        f"{', '.join(name for name, _ in event.shares) or 'the alarm'} changes {event.peak:.3g} times a "
+        f"minute; more than {event.threshold:g} are a fault"
     ),
 }
 

@@ -12,6 +12,7 @@ Metrics (all begin with `edge_rnn_`):
     <counter>_total                      of daemon, engine, broker (the connection) and store, see `health.py`
     score, score_threshold {stream}      the latest verdict; absent while there is no score
     status {stream, status}              1 for the status a stream has
+    fault {stream, kind}                 1 for each kind of fault a stream has: silent, clock, stuck...
     reading_time_seconds {stream}        event time of the latest verdict
     up, blind, lag_seconds, quiet_seconds, uptime_seconds, streams, outbox, unacknowledged, info {version}
 """
@@ -62,17 +63,20 @@ def _of_streams(latest: Iterable[Latest]) -> bytes:
     limit: list[str] = []
     status: list[str] = []
     time: list[str] = []
+    fault: list[str] = []
     for one in latest:
         name = one.stream.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         if math.isfinite(one.score):
             score.append(f'edge_rnn_score{{stream="{name}"}} {one.score!r}\n')
             limit.append(f'edge_rnn_score_threshold{{stream="{name}"}} {one.threshold!r}\n')
         status.append(f'edge_rnn_status{{status="{one.status}",stream="{name}"}} 1\n')
+        fault += [f'edge_rnn_fault{{kind="{kind}",stream="{name}"}} 1\n' for kind in one.faults]
         time.append(f'edge_rnn_reading_time_seconds{{stream="{name}"}} {one.time_ns / 1e9!r}\n')
     families = (
         ("score", "latest score of a stream", score),
         ("score_threshold", "a score above it is too high", limit),
         ("status", "1 for the status a stream has", status),
+        ("fault", "1 for each kind of fault a stream has", fault),
         ("reading_time_seconds", "event time of the latest verdict", time),
     )
     parts: list[str] = []

@@ -90,7 +90,8 @@ class Report:
                 "unacknowledged": running.commits.waiting,
             },
             latest=[
-                Latest(v.stream, v.status, v.score, v.threshold, v.time_ns) for v in pipeline.outputs.latest()
+                Latest(v.stream, v.status, v.score, v.threshold, v.time_ns, v.faults)
+                for v in pipeline.outputs.latest()
             ],
             problems=problems,
             stalled_s=now - self.turned,

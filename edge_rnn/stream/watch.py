@@ -42,7 +42,6 @@ __all__ = ["HOLD_NS", "MINUTE_NS", "RESTART", "Watch", "WatchRules"]
 MINUTE_NS = 60 * 10**9
 HOLD_NS = 60 * 10**9
 RESTART = 100_000
-MOST_CHANGES = 600
 CLOCK, FLAPPING = FAULT_KINDS.index("clock"), FAULT_KINDS.index("flapping")
 _FAULT = STATUSES.index("fault")
 # In `wrong` and `flaps`: 1, it is so now; this, it was so during the event that is open.
