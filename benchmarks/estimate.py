@@ -52,7 +52,7 @@ from edge_rnn.core.layout import address
 from edge_rnn.core.loop import StepLoop
 from edge_rnn.core.model import Model
 from edge_rnn.errors import EdgeRnnError
-from tests.aot.transplant import Call, arrays_of
+from tests.aot.transplant import Call, arrays_of, blocks_of
 
 DRIVER = Path(__file__).parents[1] / "tests" / "aot" / "driver.c"
 SHAPES = [(1, 16, 1), (4, 32, 1), (8, 64, 1)]
@@ -222,7 +222,7 @@ def call_of(model: Model, steps: int, target: Target) -> Call:
     xs = np.random.default_rng(1).normal(size=(steps, model.input_size)).astype(np.float32)
     states, ys = loop.at_rest(1), np.zeros((steps, model.output_size), np.float32)
     table = loop.table(states, xs, ys, steps)
-    return Call(DRIVE, (address(table), 0), arrays_of(loop, states, xs, ys, table))
+    return Call(DRIVE, (address(table), 0), blocks_of(arrays_of(loop, states, xs, ys, table)))
 
 
 def _chain(count: int) -> Any:

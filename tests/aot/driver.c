@@ -7,7 +7,8 @@
  * block a, byte b stands the address of block c, byte d; then the blocks and bytes of the ARGUMENTS that are
  * addresses (block -1: the plain number that follows). OUTPUT: the result (8 bytes), then all blocks; a link
  * that still stands where it was put is as it was in INPUT. So a word that only looks like an address (what was
- * in memory that nobody has written yet) does no harm, whether it is overwritten or not. */
+ * in memory that nobody has written yet) does no harm, whether it is overwritten or not.
+ * Where the function was loaded is printed. */
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ int main(int count, char **words)
     if (!library) fail(dlerror());
     void *function = dlsym(library, words[2]);
     if (!function) fail(dlerror());
+    printf("%p\n", function);
     FILE *in = fopen(words[4], "rb");
     if (!in) fail("no input");
     int64_t blocks = word(in), links = word(in);
