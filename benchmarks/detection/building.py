@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge_rnn.calibrate import Recording, fit_detector
-from edge_rnn.core.detector_spec import AlarmSpec, GuardSpec, ScorerSpec, ThresholdSpec
+from edge_rnn.core.detector_spec import AlarmSpec, DetectorSpec, GuardSpec, ScorerSpec, ThresholdSpec
 from edge_rnn.core.model import Model
 
 
@@ -28,7 +28,7 @@ class Part:
     @property
     def of_network(self) -> bool:
         """Whether the network is needed for it."""
-        return self.scorer.source in ("residual", "nll")
+        return self.scorer.source in ("residual", "nll", "self_scaled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,8 @@ class Plans:
     peak: cut the threshold's peak_hold to half the training rows. guard: in place of the limits that training
     found. filled: histograms of scores start with those of the held-back rows; else they start empty, for
     streams that begin with the training rows. seen: units from all training rows, not only from those that
-    the network has not learned: a largest score is known the better the more rows it is of.
+    the network has not learned: a largest score is known the better the more rows it is of. early: see
+    `DetectorSpec`. robust, passes, gate: see `fit_detector`. innovation_limit: in place of the conditioning's.
     """
 
     parts: tuple[Part, ...]
@@ -51,6 +52,11 @@ class Plans:
     peak: bool = True
     filled: bool = True
     seen: bool = False
+    early: bool = False
+    robust: bool = False
+    passes: int = 0
+    gate: float = 0.0
+    innovation_limit: float | None = None
 
     def only(self, *, network: bool) -> Plans:
         """The scorers that need the network, or those that do not."""
@@ -61,21 +67,31 @@ class Plans:
         return replace(self, parts=tuple(s for s in self.parts if s.name == name))
 
 
-def build(model: Model, rows: Sequence[Recording], unseen: Sequence[int], plans: Plans) -> Model:
-    """`model` with the detector that `plans` describe, fitted to rows in which nothing was wrong."""
-    assert model.detector is not None
+def build(
+    model: Model, base: DetectorSpec, rows: Sequence[Recording], unseen: Sequence[int], plans: Plans
+) -> Model:
+    """`model` with the detector that `plans` describe, fitted to rows in which nothing was wrong.
+
+    base: what plans do not say: horizons, scale head, guard, conditioning.
+    """
     threshold = plans.threshold
     if plans.peak and threshold.peak_hold:
         trained = sum(len(times) for times, _ in rows)  # type: ignore[arg-type]
         threshold = msgspec.structs.replace(threshold, peak_hold=min(threshold.peak_hold, trained // 2))
     more: dict[str, Any] = {} if plans.guard is None else {"guard": plans.guard}
     template = msgspec.structs.replace(
-        model.detector, scorers=tuple(part.scorer for part in plans.parts), combine=plans.combine,
-        threshold=threshold, alarm=plans.alarm, warmup=plans.warmup, **more,
+        base, scorers=tuple(part.scorer for part in plans.parts), combine=plans.combine,
+        threshold=threshold, alarm=plans.alarm, warmup=plans.warmup, early=plans.early, **more,
     )  # fmt: skip
+    if plans.innovation_limit is not None:
+        condition = msgspec.structs.replace(template.condition, innovation_limit=plans.innovation_limit)
+        template = msgspec.structs.replace(template, condition=condition)
     factors = [part.factor for part in plans.parts]
     starts = [0] * len(rows) if plans.seen else unseen
-    fitted = fit_detector(model, rows, template, starts, factors=factors, quantile=plans.quantile)
+    fitted = fit_detector(
+        model, rows, template, starts, factors=factors, quantile=plans.quantile, robust=plans.robust,
+        passes=plans.passes, gate=plans.gate,
+    )  # fmt: skip
     return fitted if plans.filled else _empty_tails(fitted)
 
 

@@ -32,6 +32,8 @@ class Settings:
     dither: standard deviation of noise put on the training rows, so that no channel is judged more finely
     than that (and channels that never change can be trained on); limits of the guard are those without it.
     faults: a channel that the guard reports as stuck counts as an alarm.
+    whole: the network learns all training rows, and limits are fitted to all of them (training/whole.py).
+    drift_rate_in_alarm: with `whole`, of the drift found in the training rows.
     even: pauses of the training rows are closed up, as a guard that goes on over pauses sees them.
     tail, gap: rows, how events are counted (`edge_rnn.evaluate.events.match`). buffer: rows, of VUS-PR.
     merge: alarms with at most so many rows between them count as one sequence in telemanom's counting.
@@ -46,6 +48,8 @@ class Settings:
     columns: Literal["telemetry", "commands"] = "telemetry"
     dither: float = 0.0
     faults: bool = False
+    whole: bool = False
+    drift_rate_in_alarm: float = 0.01
     even: bool = False
     tail: int = 0
     gap: int = 0
@@ -57,57 +61,64 @@ class Settings:
         """The recipe with another seed."""
         return replace(self.recipe, seed=seed)
 
+    def key(self) -> tuple[str, ...]:
+        """What else decides a network; nothing for those that hold rows back."""
+        return (f"whole {self.options.drift_rule} {self.drift_rate_in_alarm}",) if self.whole else ()
 
-SKAB = Settings(compared=("Defaults of `edge-rnn train`: nothing was chosen here.",))
-_TAIL = TailSpec(kind="stream", learn="always")
-_LEVEL = Part("level", ScorerSpec(kind="level", source="input", rate=1e-4, learn="always", tail=_TAIL))
-_NOVELTY = Part(
-    "novelty", ScorerSpec(kind="novelty", source="input", rate=1.0, learn="always", weight=0.5)
+
+_SKAB_ALARM = AlarmSpec(recovery=0.3, rebase=30, clear_ratio=1.0)
+SKAB = Settings(
+    recipe=Recipe(hidden=16, epochs=40, noise=0.5),
+    options=Options(
+        input_factor=5.0, residual_factor=20.0, warmup=10, max_freeze=0, drift_rule="smooth",
+        alarm=_SKAB_ALARM,
+    ),
+    whole=True,
+    drift_rate_in_alarm=0.05,
+    compared=(),
 )  # fmt: skip
-_RESIDUAL = Part(
-    "residual",
-    ScorerSpec(kind="likelihood", source="residual", rate=0.1, learn="always", tail=_TAIL, weight=0.7),
-)
-_NAB_COMPARED = (
-    "All of this on the 29 files listed, with labels in view; seed 0; (a), (b) standard.",
-    "Defaults of `edge-rnn train` (MEWMA of residual and readings): 0.0, 8.3.",
-    "Level as a tail of the stream's own scores, rate 1e-4; (a) alone: clipped at 10 spreads 58.2.",
-    "The same soft-clipped from 3 spreads on 58.4; not clipped 63.4 to 64.9.",
-    "Rates 3e-4, 1e-3, 3e-3, soft-clipped; (a) alone: 57.5, 56.7, 54.0.",
-    "Rate 3e-4, clipped; (a) alone: with peak-hold 53.5, without 7.4; learning only in calm rows 43.6.",
-    "Level + 0.5 novelty at the fixed threshold 2.5, a tail probability of 1 in 300: 65.0, 65.1.",
-    "Level alone: 63.4, 63.4; at 2.75 (b) 57.2.",
-    "The same detector judging 72 rows later: 61.8, 59.8. So differences of three points mean little.",
-    "Threshold 2.5 and weight 0.5 come from another implementation of these rules, on the same files.",
-    "Network 72 rows ahead (GRU-24, Laplace scale, noise 0.3, 30 epochs, six features), smoothed at 0.1:",
-    "alone 56.4, 48.9; max(level, w residual), w = 1: 64.1, 59.4 (at 2.75); 0.85: 63.1, 62.8;",
-    "w = 0.7: 64.9, 62.9;",
-    "level + 0.5 novelty + w residual, w = 1: 62.5, 61.2; 0.425: 63.7, 63.2; 0.35: 64.4, 60.9;",
-    "w = 0.25: 63.8, 62.2;",
-    "two smoothings, 0.05 and 0.2: 60.9, 57.7; the squared EWMA of the residual: 61.8, 60.7.",
-    "So the network is off. It sees 60 % of a probation of 170 to 750 rows, the rest calibrates.",
-    "Training rows with pauses closed up, not cut: cut, two files are too short for 72 rows ahead.",
-)
+
+
+def _tail(parts: Literal[1, 2, 4, 8]) -> TailSpec:
+    return TailSpec(kind="stream", learn="always", parts=parts)
+
+
+def _size(name: str, horizon: int, rate: float, weight: float, group: int) -> Part:
+    """How large a forecast's error is in the scale the network said, smoothed; squared errors, so that a part
+    of 1 is half an octave of the error."""
+    return Part(
+        name,
+        ScorerSpec(
+            kind="ewma_z", source="self_scaled", horizon=horizon, rate=rate, side="up", tail=_tail(1),
+            weight=weight, group=group,
+        ),
+    )  # fmt: skip
+
+
+_LEVEL = Part("level", ScorerSpec(kind="level", source="reading", rate=1e-4, learn="always", tail=_tail(8)))
+_NOVELTY = Part(
+    "novelty", ScorerSpec(kind="novelty", source="reading", rate=1.0, learn="always", weight=0.5)
+)  # fmt: skip
 _NAB_PLANS = Plans(
-    parts=(_LEVEL, _NOVELTY), combine="sum", guard=GuardSpec(), filled=False,
-    threshold=ThresholdSpec(kind="fixed", value=2.5, peak_hold=375),
+    parts=(
+        _LEVEL, _NOVELTY,
+        _size("72 ahead, smoothed", 3, 0.03, 0.6, group=1), _size("72 ahead", 3, 1.0, 0.5, group=1),
+        _size("1 ahead, smoothed", 0, 0.03, 0.8, group=2),
+    ),
+    combine="sum", guard=GuardSpec(), filled=False, early=True, warmup=10,
+    threshold=ThresholdSpec(kind="fixed", value=2.75, peak_hold=375),
 )  # fmt: skip
 NAB = Settings(
-    recipe=Recipe(hidden=24, noise=0.3, epochs=30),
-    options=Options(condition=ConditionSpec(clip=1e6)),
+    recipe=Recipe(
+        hidden=24, horizons=(1, 6, 24, 72), scale="laplace", noise=0.5, epochs=20, chunk=75
+    ),
+    features=("difference:value", "day_sin", "day_cos", "half_day_sin", "half_day_cos", "weekend"),
+    options=Options(condition=ConditionSpec(soft_clip=3.0, clip=100.0)),
+    whole=True,
     even=True,
     plans=_NAB_PLANS,
-    others=(
-        (
-            "network too: max(level, 0.7 residual)",
-            replace(_NAB_PLANS, parts=(_LEVEL, _RESIDUAL), combine="max"),
-        ),
-        ("network alone", replace(_NAB_PLANS, parts=(_RESIDUAL,), combine="max")),
-        ("level alone", replace(_NAB_PLANS, parts=(_LEVEL,))),
-        ("novelty alone", replace(_NAB_PLANS, parts=(_NOVELTY,))),
-    ),
-    compared=_NAB_COMPARED,
-)
+    compared=(),
+)  # fmt: skip
 _CHANGES = Part("changes", ScorerSpec(kind="magnitude", source="difference", rate=0.1), factor=1.0)
 _AWAY = Part("away", ScorerSpec(kind="magnitude", source="input", rate=0.02, weight=0.8), factor=1.0)
 _AHEAD = Part("ahead", ScorerSpec(kind="magnitude", source="residual", rate=0.02, weight=0.7), factor=1.0)
@@ -123,7 +134,4 @@ SMAP_MSL = Settings(
     plans=_SMAP_PLANS,
     others=(("network and changes", replace(_SMAP_PLANS, parts=(_CHANGES, _AHEAD))),),
     compared=(),
-)
-MERLION = Settings(
-    tail=20, gap=20, compared=("Defaults of `edge-rnn train`; events are counted as the set's target says.",)
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +20,9 @@ import edge_rnn
 from benchmarks.detection.building import Plans, build
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording, digest_of, rising
-from edge_rnn.calibrate import Options, calibrate_detector
+from edge_rnn.calibrate import Options, calibrate_detector, drifting
 from edge_rnn.calibrate.fit import limits
+from edge_rnn.core.detector_spec import ConditionSpec, DetectorSpec, ThresholdSpec
 from edge_rnn.core.model import Model
 from edge_rnn.detect.detector import Detector
 from edge_rnn.detect.verdict import FAULT_KINDS
@@ -29,7 +31,8 @@ from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
 from edge_rnn.files.readings import Table
 from edge_rnn.training import fit
-from edge_rnn.training.data import held_back_from, prepare
+from edge_rnn.training.data import GAP_PERIODS, TrainingData, held_back_from, prepare
+from edge_rnn.training.whole import train_network
 
 _SOURCES = ("training/trainer.py", "training/fit.py", "training/conditioning.py", "training/data.py")
 
@@ -92,7 +95,7 @@ class Trainer:
         key = hashlib.sha256(
             "\n".join([
                 digest_of(table), repr(recipe), repr(settings.options.condition), settings.options.kind,
-                repr(settings.features), _sources(),
+                repr(settings.features), _sources(), *settings.key(),
             ]).encode()
         ).hexdigest()[:24]  # fmt: skip
         path = self.cache / f"{key}.safetensors"
@@ -103,7 +106,11 @@ class Trainer:
         options = replace(settings.options, horizons=recipe.horizons, scale_head=recipe.scale)
         if settings.dither and options.guard is None:  # noise would hide how long a channel stands still
             options = replace(options, guard=limits([(recording.train.times_ns, recording.train.values)]))
-        model = fit.train(table, recipe, name="model", options=options, features=settings.features)
+        if settings.whole:
+            conditioning = conditioning_of(settings, prepare([table]))
+            model = train_network(table, recipe, conditioning, settings.features)
+        else:
+            model = fit.train(table, recipe, name="model", options=options, features=settings.features)
         self.seconds += time.perf_counter() - begun
         self.trained += 1
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -131,19 +138,39 @@ def _prepared(table: Table, settings: Settings) -> Table:
 
 def calibrated(model: Model, recording: Recording, settings: Settings, variant: Variant) -> Model:
     """`model` with another detector, fitted to the same rows as the first; guard and conditioning stay."""
-    assert model.detector is not None
     data = prepare([_prepared(recording.train, settings)])
     rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    spec = model.detector or _base(settings, data)
+    unseen = [0] * len(rows) if settings.whole else held_back_from(data)
     plans = None if settings.plans is None else variant.plans(settings.plans)
     if plans is not None:
-        return build(model, rows, held_back_from(data), plans)
+        return build(model, spec, rows, unseen, plans)
     options = variant.options(settings.options)
-    spec = model.detector
     options = replace(
         options, condition=spec.condition, guard=spec.guard, horizons=spec.horizons,
         scale_head=spec.scale_head,
     )  # fmt: skip
-    return calibrate_detector(model, rows, held_back_from(data), options)
+    return calibrate_detector(model, rows, unseen, options)
+
+
+def conditioning_of(settings: Settings, data: TrainingData) -> ConditionSpec:
+    """What the setting says, or with the drift found in the training rows."""
+    rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    drift = drifting(rows, settings.options.drift_rule)
+    return settings.options.condition or ConditionSpec(
+        drift=drift, drift_rate_in_alarm=settings.drift_rate_in_alarm
+    )
+
+
+def _base(settings: Settings, data: TrainingData) -> DetectorSpec:
+    """Of a network without a detector: guard and conditioning as training finds them."""
+    rows = [(stretch.times_ns, stretch.values) for stretch in data.stretches]
+    guard = msgspec.structs.replace(limits(rows), gap_ns=GAP_PERIODS * data.period_ns, on_gap="reset")
+    return DetectorSpec(
+        kind="forecast", horizons=settings.recipe.horizons, scale_head=settings.recipe.scale,
+        guard=settings.options.guard or guard, condition=conditioning_of(settings, data),
+        threshold=ThresholdSpec(kind="fixed", value=1.0),
+    )  # fmt: skip
 
 
 def stream(model: Model, table: Table, *, faults: bool = False) -> Said:
