@@ -39,7 +39,8 @@ class Plans:
     found. filled: histograms of scores start with those of the held-back rows; else they start empty, for
     streams that begin with the training rows. seen: units from all training rows, not only from those that
     the network has not learned: a largest score is known the better the more rows it is of. early: see
-    `DetectorSpec`. robust, passes, gate: see `fit_detector`. innovation_limit: in place of the conditioning's.
+    `DetectorSpec`. robust, passes, gate: see `fit_detector`. innovation_limit: in place of the
+    conditioning's.
     """
 
     parts: tuple[Part, ...]

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.detection import command, recipes, recordings
+from benchmarks.detection import command, recordings
 from benchmarks.detection.lines import Board
+from benchmarks.detection.merlion_setting import MERLION
 from benchmarks.detection.recordings import Recording
 from benchmarks.detection.running import Said
 from edge_rnn.evaluate import events
@@ -33,7 +34,7 @@ MEASURES = (
 
 def board_of(folder: Path, files: Sequence[Recording]) -> Board:
     """The board, with the sizes of level steps read from the folder's clean bases."""
-    settings = recipes.MERLION
+    settings = MERLION
     small = {
         r.name: {e for e, size in zip(r.events, recordings.merlion_sizes(folder, r), strict=True)
                  if r.group == "level" and size < LEAST_LEVEL}
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = recordings.merlion(args.folder)
     board = board_of(args.folder, files)
     command.run(
-        "merlion", "Merlion synthetic (trained on the first 30 % of each file)", files, recipes.MERLION,
+        "merlion", "Merlion synthetic (trained on the first 30 % of each file)", files, MERLION,
         board, MEASURES, args,
     )  # fmt: skip
     return 0
