@@ -6,7 +6,8 @@ A verb is a module of `edge_rnn.commands` with
     run(args) -> int        the work; the returned number is the exit code
 
 and is imported only when it is called, so that `edge-rnn run` never loads what `edge-rnn train` needs.
-Exit codes: 0 done, 2 wrong usage, 78 configuration or model, others as in `edge_rnn.errors`.
+Exit codes: 0 done, 2 wrong usage, 74 a file or disk that fails, 78 configuration or model, 130 Ctrl-C, others
+as in `edge_rnn.errors`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from importlib import import_module
 
 from edge_rnn import __version__
 from edge_rnn.errors import EdgeRnnError
+from edge_rnn.files.text import printable
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+_IO_ERROR = 74
 
 VERBS = {
     "demo": "the whole daemon on an embedded broker with simulated pumps, in under a minute",
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe (head, less) has gone; the interpreter would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        # Also while a verb's room is being imported, which takes longest.
+        return 130
 
 
 @contextmanager
@@ -118,6 +124,11 @@ def _run(words: list[str]) -> int:
     except EdgeRnnError as error:
         sys.stderr.write(f"edge-rnn {verb}: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # A full disk, a name that is too long: nobody's bug, wherever it is met.
+        where = f"{printable(str(error.filename))}: " if error.filename is not None else ""
+        sys.stderr.write(f"edge-rnn {verb}: {where}{error.strerror or error}\n")
+        return _IO_ERROR
     return code

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -104,8 +105,12 @@ def budget(
     measure: bool,
     clock_hz: float | None,
     quantized: Quantized | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Budget:
-    """The budget of an export; with `measure` its code is compiled and, on an emulated core, run."""
+    """The budget of an export; with `measure` its code is compiled and, on an emulated core, run.
+
+    `progress` is called with what is done next, where that takes long.
+    """
     ram = source.state_bytes + source.verdict_bytes
     constants = source.weight_bytes + source.table_bytes
     empty = Cost()
@@ -124,9 +129,11 @@ def budget(
         folder = Path(place)
         bare = replace(model, detector=None)
         only = None if quantized is None else replace(quantized, model=bare)
+        progress(f"compiling and measuring the step for {target.title}")
         step = _measured(folder / "step", bare, name, target, golden, only, detect=False)
         detect, code = None, step[1]
         if model.detector is not None:
+            progress(f"compiling and measuring the detector for {target.title}")
             detect, code = _measured(folder / "detect", model, name, target, golden, quantized, detect=True)
     timed = [_timed(c, target, clock_hz) if c else None for c in (step[0], detect)]
     counted = target.script and toolchain.missing(target) is None

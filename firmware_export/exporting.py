@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ def export(
     clock_hz: float | None = None,
     measure: bool = True,
     calibrate: str | Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Export:
     """Write `model` as C99 into the directory `out`.
 
@@ -94,6 +96,7 @@ def export(
             programs for that are installed.
         calibrate: for w8a16, recorded normal data to take ranges from and to measure errors on; None: the
             ranges in the model file, and noise.
+        progress: called with what is done next, where that takes long.
 
     Raises:
         ExportError: what was asked for cannot be done; nothing is written.
@@ -120,8 +123,9 @@ def export(
     recorded = golden(model, fused=core.fused, quantized=quantized)
     plain = generate(model, prefix, core.fused, start, quantized=quantized, packing=core.packing)
     found = budgets.budget(
-        model, prefix, core, plain, recorded, measure=measure, clock_hz=clock_hz, quantized=quantized
-    )
+        model, prefix, core, plain, recorded, measure=measure, clock_hz=clock_hz, quantized=quantized,
+        progress=progress,
+    )  # fmt: skip
     budgets.check(found, flash, ram)
     lines = [*found.lines(), *(errors.lines() if errors else ())]
     notes = " *\n * Budget on " + core.title + ":\n" + "".join(f" *   {line}\n" for line in lines)

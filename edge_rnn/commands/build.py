@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_rnn.commands.working import working
 from edge_rnn.core.library import LIBRARY, Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
@@ -45,18 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
     model = load(args.model)
 
-    def progress(text: str) -> None:
-        if not args.json:
-            sys.stdout.write(f"{text} ...\n")
-            sys.stdout.flush()
-
-    made = build(
-        model,
-        Path(args.output),
-        args.target,
-        progress,
-        tried=lambda library: _try(model, library, args.model),
-    )
+    doing = f"compiling {printable(args.model)} for {args.target}; this takes some seconds"
+    with working(doing, quiet=args.json) as progress:
+        made = build(
+            model,
+            Path(args.output),
+            args.target,
+            progress,
+            tried=lambda library: _try(model, library, args.model),
+        )
     about = made.description
     if args.json:
         facts = msgspec.to_builtins(about) | {"folder": str(made.folder), "tried": made.tried}

@@ -8,7 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from edge_rnn.errors import ConfigError
+from edge_rnn.commands.working import working
+from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.files.load import load
 from edge_rnn.files.text import printable
 
@@ -71,18 +72,25 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--initial {printable(args.initial)}: cannot be read: {error.strerror or error}"
             ) from None
-    made = export(
-        model, args.output, name=args.name, type=args.type, target=args.target, layout=args.layout,
-        rest=args.rest, initial=initial, flash=args.flash, ram=args.ram, clock_hz=args.clock,
-        measure=not args.no_measure, calibrate=args.calibrate,
-    )  # fmt: skip
+    doing = "compiling the C code, to measure it; --no-measure leaves that out"
+    with working(doing, quiet=args.json) as progress:
+        try:
+            made = export(
+                model, args.output, name=args.name, type=args.type, target=args.target, layout=args.layout,
+                rest=args.rest, initial=initial, flash=args.flash, ram=args.ram, clock_hz=args.clock,
+                measure=not args.no_measure, calibrate=args.calibrate, progress=progress,
+            )  # fmt: skip
+        except SnapshotError as error:
+            raise SnapshotError(f"--initial {printable(args.initial)}: {error}") from None
     checked = None
     if args.check is not None:
         from firmware_export.checking import check
 
-        checked = check(
-            model if args.rest is None else load(made.folder / f"{made.name}.safetensors"), made, args.check
-        )
+        settled = model if args.rest is None else load(made.folder / f"{made.name}.safetensors")
+        doing = f"running {printable(args.check)} on the core"
+        with working(doing, quiet=args.json) as progress:
+            progress(doing)
+            checked = check(settled, made, args.check)
     if args.json:
         facts = {
             "name": made.name, "target": made.target.name, "layout": made.layout, "files": made.files,
