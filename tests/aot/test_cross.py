@@ -11,6 +11,7 @@ import dataclasses
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def there(machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def there(machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """there(library, lanes, fused): from now on `library="there"` means that library, emulated."""
+    made: list[Elsewhere] = []
 
     def use(library: Path, lanes: int, fused: bool) -> Elsewhere:
         backend = Elsewhere(lanes, fused, machine, library, tmp_path)
+        made.append(backend)
         for module in (loop, detector):
             usual = USUAL[module]
 
@@ -73,7 +76,9 @@ def there(machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setattr(module, "backend", choose)
         return backend
 
-    return use
+    yield use
+    for backend in made:
+        backend.close()
 
 
 def same_steps(model: Model, count: int, numeric: Any) -> None:
@@ -194,6 +199,7 @@ def test_memory_that_nobody_has_written_does_no_harm(a53, there, monkeypatch) ->
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
     ("name", "variants"),
     [("cortex-a53", VARIANTS), ("cortex-a72", [(8, "F")]), ("cortex-a76", [(8, "F")])],

@@ -15,7 +15,7 @@ import itertools
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,47 +102,44 @@ class Call:
             parts.append(struct.pack("<2q", *(place if place is not None else (-1, argument))))
         return b"".join(parts)
 
-    def there(self, command: list[str], library: Path, folder: Path) -> int | float:
-        """Let the driver call it, and take over the memory as it is then: the result."""
-        kind = "d" if self.entry.result == "float64" else "q"
-        (folder / "input").write_bytes(self.input())
-        (folder / "output").unlink(missing_ok=True)
-        words = [f"edge_rnn_{self.entry.name}", f"{len(self.arguments)}{kind}"]
-        words += [str(folder / "input"), str(folder / "output")]
-        done = subprocess.run(
-            [*command, str(library), *words], capture_output=True, text=True, check=False, timeout=600
-        )
-        assert done.returncode == 0, (done.returncode, done.stderr)
-        data = (folder / "output").read_bytes()
+    def take_over(self, output: bytes) -> int | float:
+        """Take over the memory as the driver left it: the result."""
         ends = np.cumsum([8, *(m.size for m in self._memory)])
-        assert len(data) == ends[-1]
+        assert len(output) == ends[-1]
         for memory, (begin, end) in zip(self._memory, itertools.pairwise(ends), strict=True):
             if memory.flags.writeable:
-                memory[:] = np.frombuffer(data[begin:end], np.uint8)
+                memory[:] = np.frombuffer(output[begin:end], np.uint8)
             else:
-                assert memory.tobytes() == data[begin:end]
-        result: int | float = struct.unpack(f"<{kind}", data[:8])[0]
+                assert memory.tobytes() == output[begin:end]
+        result: int | float = struct.unpack("<d" if self.entry.result == "float64" else "<q", output[:8])[0]
         return result
 
 
-@dataclass
 class Elsewhere:
-    """A backend whose functions run in a library on another machine.
+    """A backend whose functions run in a library on another machine; to be closed.
 
-    Attributes:
-        lanes, fused: of the library.
+    Args:
         command: runs the driver there.
         library: the shared library.
         folder: for the files of a call.
+
+    Attributes:
+        lanes, fused: of the library.
         calls: how often which entry was called.
     """
 
-    lanes: int
-    fused: bool
-    command: list[str]
-    library: Path
-    folder: Path
-    calls: dict[str, int] = field(default_factory=dict)
+    def __init__(self, lanes: int, fused: bool, command: list[str], library: Path, folder: Path) -> None:
+        self.lanes, self.fused = lanes, fused
+        self.calls: dict[str, int] = {}
+        self._input, self._output = folder / "input", folder / "output"
+        self._driver = subprocess.Popen(
+            [*command, str(library)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def close(self) -> None:
+        """End the driver."""
+        self._driver.communicate(timeout=60)
+        assert self._driver.returncode == 0
 
     def code(self, entry: Entry) -> Code:
         """The function, to be called by code of the package."""
@@ -159,10 +156,20 @@ class Elsewhere:
                     made[0][header.SHAPE // 8] = made[1].ctypes.data
                 more += made
                 given.append(made[0].ctypes.data if made else argument)
-            blocks = blocks_of(arrays | {id(a): a for a in more})
-            return Call(entry, tuple(given), blocks).there(self.command, self.library, self.folder)
+            call = Call(entry, tuple(given), blocks_of(arrays | {id(a): a for a in more}))
+            return call.take_over(self._run(entry, len(given), call.input()))
 
         return function
+
+    def _run(self, entry: Entry, count: int, content: bytes) -> bytes:
+        assert self._driver.stdin is not None
+        assert self._driver.stdout is not None
+        self._input.write_bytes(content)
+        kind = f"{count}{'d' if entry.result == 'float64' else 'q'}"
+        self._driver.stdin.write(f"edge_rnn_{entry.name} {kind} {self._input} {self._output}\n")
+        self._driver.stdin.flush()
+        assert self._driver.stdout.readline().startswith("0x"), f"ended with {self._driver.wait(60)}"
+        return self._output.read_bytes()
 
 
 def _locals(frame: Any) -> list[object]:
