@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             name=args.name or output.stem or "model",
         )
     notices = [str(w.message) for w in caught] + _taken_for_granted(model, args)
-    model = _with_self_test(model)
+    model = _with_self_test(model, args.ignore)
     save(model, output)
     sys.stderr.writelines(f"notice: {printable(text)}\n" for text in notices)
     facts = {"file": output.name, "file_bytes": output.stat().st_size, "notices": notices, **card(model)}
@@ -137,13 +137,16 @@ def _taken_for_granted(model: Model, args: argparse.Namespace) -> list[str]:
     return notices
 
 
-def _with_self_test(model: Model) -> Model:
-    """The model with recorded steps of the float64 equations, and where it comes from."""
+def _with_self_test(model: Model, ignored: list[str]) -> Model:
+    """The model with recorded steps of the float64 equations, and where it comes from and without what."""
     x = np.random.default_rng(0).normal(size=(_STEPS, model.input_size)).astype(np.float32)
     with np.errstate(all="ignore"):
         y = Reference(model).run(x)
     scale = float(np.abs(y).max())
-    facts = {"source": "state_dict", "edge_rnn": __version__}
+    facts: dict[str, object] = {"source": "state_dict", "edge_rnn": __version__}
+    if ignored:
+        # A name with a slash would be taken for a path, which no model file may hold.
+        facts["ignored"] = [name.replace("/", ".").replace("\\", ".") for name in ignored]
     if not scale < float(np.finfo(np.float32).max):
         raise ModelFileError(
             f"{model.name}: its outputs overflow within {_STEPS} steps of ordinary inputs; "

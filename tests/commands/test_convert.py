@@ -50,6 +50,18 @@ def test_options_reach_the_file_and_notices_go(weights: Path, capsys: pytest.Cap
     assert model.head[0].activation == "tanh"
 
 
+def test_what_was_ignored_is_in_the_provenance(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = tf.small_arrays() | {"decoder.weight": np.ones((2, 2), np.float32)}
+    Path("more.pt").write_bytes(tf.torch_file(arrays))
+    assert main(["convert", "more.pt", "-o", "m.safetensors", "--ignore", "decoder"]) == 0
+    assert edge_rnn.load("m.safetensors").provenance["ignored"] == ["decoder"]
+    assert main(["convert", "press.pt", "-o", "n.safetensors"]) == 0
+    assert "ignored" not in edge_rnn.load("n.safetensors").provenance
+    capsys.readouterr()
+    assert main(["inspect", "m.safetensors"]) == 0
+    assert "ignored: decoder" in capsys.readouterr().out
+
+
 def test_the_same_weights_give_the_same_bytes(weights: Path) -> None:
     assert main(["convert", "press.pt", "-o", "a.safetensors", "--name", "x"]) == 0
     assert main(["convert", "press.pt", "-o", "b.safetensors", "--name", "x"]) == 0
