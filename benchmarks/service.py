@@ -1,6 +1,6 @@
 """What a message costs the daemon, and what it adds to its way: with a real mosquitto on the loopback.
 
-    python -m benchmarks.service [--messages 200000] [--runs 5] [--seconds 4]
+    python -m benchmarks.service [--messages 200000] [--runs 5] [--seconds 4] [--core 0]
 
 Processes of their own, one after the other in turns, so that what disturbs the machine disturbs all:
 
@@ -11,7 +11,9 @@ Processes of their own, one after the other in turns, so that what disturbs the 
 
 A message is a JSON object of five keys: a time and four channels. CPU is user and system time of the process
 from its first message to its last (getrusage); the broker and the sender are not in it. Latency is from the
-sender's write to its read of the answer, at 1,000 messages a second.
+sender's write to its read of the answer, at 1,000 messages a second. With `--core` broker, sender and daemon
+share one core: what the broker sends while the daemon works then waits for its next turn, so bursts are those
+of a machine that is busy.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +158,7 @@ def config_of(port: int, folder: str, qos: int) -> Any:
         head=(Linear(draw(c, units), draw(c)),),
         name="bench",
         inputs=tuple(Input(name) for name in CHANNELS),
-        scaler=Scaler([1.0, 20.0, 4.0, 0.0], [0.5, 4.0, 1.0, 1.0]),
+        scaler=Scaler(np.array([1.0, 20.0, 4.0, 0.0]), np.array([0.5, 4.0, 1.0, 1.0])),
         detector=DetectorSpec(
             warmup=5,
             scorers=(
@@ -202,26 +205,43 @@ def path(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
     from edge_rnn.service.logs import Log
     from edge_rnn.service.mqtt import Connection
     from edge_rnn.service.pipeline import build
+    from edge_rnn.service.wire.swath import Swath, count, runs
 
     config = config_of(port, folder, qos)
     log, counters = Log("error"), DaemonCounters()
     pipeline = build(config, BEGIN_NS)
     link = Connection(config.mqtt, pipeline.filters, ("will", b""), log, arrival=Arrival(Clock()))
+    link.scan_with(pipeline.sources)
     room = np.zeros(1 << 17, explained_dtype(len(CHANNELS)))
     for name in ("score", "threshold", "share", "expected", "probability", "band"):
         room[name] = 0.2718281828459045
     room["status"] = 1
+
+    class Streams:
+        """The streams of lanes; looked up where one is asked for."""
+
+        def __init__(self, streams: Any, lanes: Any) -> None:
+            self._streams, self._lanes = streams, lanes
+
+        def __getitem__(self, index: int) -> str:
+            return str(self._streams[self._lanes[index]])
 
     class Same:
         """A verdict for each reading, made by nobody."""
 
         group = "b"
         scorers = ("residual ewma_z",)
+        generation = 0
+        addresses = (0, 0)
 
-        def __init__(self, readings: list[Any]) -> None:
-            self.streams = [reading[0] for reading in readings]
-            self.records = room[: len(readings)]
-            self.records["time_ns"] = [reading[2] for reading in readings]
+        def __init__(self, streams: Any, rows: Any, times: Any) -> None:
+            self.streams = streams
+            self.rows = rows
+            self.records = room[: len(rows)]
+            self.records["time_ns"] = times
+
+        def __len__(self) -> int:
+            return len(self.rows)
 
         def verdict(self, index: int) -> Any:
             from edge_rnn.detect.verdict import Verdict
@@ -233,15 +253,26 @@ def path(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
     say.send("ready")
     seen, start = 0, 0.0
     while seen < messages:
-        deliveries = link.turn(1.0)
-        if deliveries and not seen:
+        arrived = link.turn(1.0)
+        if arrived and not seen:
             start = cpu()
-        seen += len(deliveries)
-        readings = pipeline.take_all(deliveries, counters, log)
-        if readings:
-            scores, _, _ = pipeline.outputs.judged(Same(readings))  # type: ignore[arg-type]
-            link.publish_batch(scores)
-            link.ack(deliveries)
+        seen += count(arrived)
+        for run in runs(arrived, pipeline.generation):
+            if isinstance(run, Swath):
+                assert pipeline.sources is not None
+                for columns in pipeline.sources.columns(run):
+                    lanes, times = columns.block[:, 0], columns.block[:, 1]
+                    same: Any = Same(Streams(columns.streams, lanes), lanes.copy(), times)
+                    pipeline.outputs.packets(same, link.publish_packets)
+            else:
+                readings = pipeline.take_all(run, counters, log)
+                streams = [reading[0] for reading in readings]
+                # Rows that are no lanes: of these streams it is not known yet which lane they are.
+                rows = np.arange(1000, 1000 + len(readings))
+                same = Same(streams, rows, [reading[2] for reading in readings])
+                scores, _, _ = pipeline.outputs.judged(same)
+                link.publish_batch(scores)
+        link.ack(arrived)
     say.send((seen, cpu() - start))
     link.close([])
 
@@ -363,13 +394,12 @@ def main(messages: int, runs: int, seconds: float) -> dict[str, Any]:
                         count = max(200, messages // share)
                         # A broker may drop some messages of QoS 0 if the machine is busy: most are enough.
                         (seen, used), _ = run(
-                            kind, broker.port, qos, count * 4 // 5,
-                            lambda q=qos, n=count: burst(broker.port, q, n),
-                        )  # fmt: skip
+                            kind, broker.port, qos, count * 4 // 5, partial(burst, broker.port, qos, count)
+                        )
                         costs.setdefault(f"{kind.__name__} qos {qos}", []).append(used / seen * 1e6)
                 for kind in (echo, daemon):
                     count = max(50, int(seconds * 1000))
-                    _, took = run(kind, broker.port, 0, count, lambda n=count: paced(broker.port, n, 0.001))
+                    _, took = run(kind, broker.port, 0, count, partial(paced, broker.port, count, 0.001))
                     p50, p99 = np.percentile(np.array(took) * 1e6, [50, 99]).tolist()
                     delays.setdefault(kind.__name__, []).append((p50, p99))
     return {
@@ -391,5 +421,8 @@ if __name__ == "__main__":
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--core", type=int)
     given = parser.parse_args()
+    if given.core is not None:
+        os.sched_setaffinity(0, {given.core})
     print(json.dumps(main(given.messages, given.runs, given.seconds), indent=2))

@@ -26,6 +26,7 @@ from edge_rnn.service.pipeline import Pipeline
 from edge_rnn.service.running import Running
 from edge_rnn.service.wire.swath import Arrived, Swath, count, expanded, runs
 from edge_rnn.stream.burst import Judged
+from edge_rnn.stream.columns_words import TIME
 from edge_rnn.stream.types import Event
 
 # In real time, more messages than this in one turn mean that the daemon is behind.
@@ -211,7 +212,7 @@ class Intake:
     def _judge_swath(self, swath: Swath) -> None:
         running = self._running
         assert running.pipeline.sources is not None
-        self.lag_ns = swath.arrival_ns - swath.last_time_ns
+        self.lag_ns = swath.arrival_ns - int(swath.block[-1, TIME])
         for columns in running.pipeline.sources.columns(swath):
             self._publish(running.pipeline.engine.judge_columns(columns, running.arrival.next_ns()))
 

@@ -45,6 +45,8 @@ RECEIVE: Final = 1 << 17
 CHUNK: Final = 1 << 16
 _HEAD_ROOM: Final = 70_000
 _SHORT: Final = 1024
+# Room for what is left of a packet when the next bytes come: less than a short one.
+_REST: Final = 2048
 _TOPICS: Final = 65_536
 _PROPERTIES: Final = 256
 _PUBACK: Final = 0x40
@@ -96,6 +98,8 @@ class BatchClient(paho.Client):
         self.bad_topics = 0
         self.drained = False
         self.sources: Sources | None = None
+        buffer = np.zeros(RECEIVE + _REST, np.uint8)
+        self._view, self._address = memoryview(buffer.data), buffer.ctypes.data
         self._data = b""
         self._at = 0
         self._rest = b""
@@ -117,18 +121,28 @@ class BatchClient(paho.Client):
         del max_packets
         if self._sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
+        rest, view = len(self._rest), self._view
+        view[:rest] = self._rest
+        stream: Any = self._sock
+        plain = type(stream) is socket.socket
         try:
-            data = super()._sock_recv(RECEIVE)
+            if plain:
+                size = stream.recv_into(view[rest : rest + RECEIVE])
+            else:
+                # TLS: paho knows what its answers mean.
+                data = super()._sock_recv(RECEIVE)
+                size = len(data)
+                view[rest : rest + size] = data
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        if not data:
+        if not size:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        self.drained = len(data) < RECEIVE and type(self._sock) is socket.socket
+        self.drained = plain and size < RECEIVE
         with self._msgtime_mutex:
             setattr(self, self._heard, time.monotonic())
-        rc = self._split(self._rest + data if self._rest else data)
+        rc = self._take(rest + size)
         return self._loop_rc_handle(MQTTErrorCode(rc)) if rc > 0 else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def write_batch(self, data: bytes | memoryview) -> int:
@@ -185,10 +199,25 @@ class BatchClient(paho.Client):
         finally:
             self._data = b""
 
-    def _split(self, data: bytes) -> int:
-        """All packets in `data`; the return code of what ended the connection, else 0."""
-        end, at = len(data), 0
+    def _take(self, end: int) -> int:
+        """All packets in the buffer up to `end`; the return code of what ended the connection, else 0."""
         self._rest = b""
+        found: list[Arrived] = []
+        at = first = taken = 0
+        if self.sources is not None and not (self._in_packet["command"] or self._skip):
+            first, most = self.arrival.next_ns(), self.max_payload + _HEAD_ROOM
+            swath = self.sources.take(self._view, self._address, end, 0, most, first, self.epoch)
+            if swath is not None:
+                found.append(swath)
+                at, taken = swath.stop, swath.count
+            if at == end:
+                self._flush(found, taken)
+                return 0
+        return self._split(bytes(self._view[:end]), at, found, first, taken)
+
+    def _split(self, data: bytes, at: int, found: list[Arrived], first: int, taken: int) -> int:
+        """`_take` from `at` on: what was found before, the first one's time of arrival, how many they are."""
+        end = len(data)
         # A packet that paho has begun is paho's to finish.
         while at < end and (self._in_packet["command"] or self._skip):
             if self._skip:
@@ -204,16 +233,12 @@ class BatchClient(paho.Client):
             self._good_properties,
             self.epoch,
         )
-        found: list[Arrived] = []
-        append, new, first, taken = found.append, tuple.__new__, 0, 0
-        sources, address = self.sources, 0
-        if sources is not None:
-            address = np.frombuffer(data, np.uint8).ctypes.data
+        append, new, sources, tried = found.append, tuple.__new__, self.sources, at
         while at < end:
-            if sources is not None:
+            if sources is not None and at != tried:
                 if not first:
                     first = self.arrival.next_ns()
-                swath = sources.take(data, address, at, most, first + taken, epoch)
+                swath = sources.take(self._view, self._address, end, at, most, first + taken, epoch)
                 if swath is not None:
                     at = swath.stop
                     taken += swath.count

@@ -264,7 +264,7 @@ class Outputs:
         form, told = self._form(judged), self._told
         states: list[Publication] = []
         changed: list[str] = []
-        form.begin(judged.records, judged.rows, judged.generation, told)
+        form.begin(judged.records, judged.rows, judged.addresses, judged.generation, told)
         index, end, sent = 0, len(judged), 0
         while (index := form.write(index)) < end:
             if form.full:

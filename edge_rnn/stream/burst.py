@@ -58,9 +58,20 @@ class Judged:
             streams.
         records: (n,) of the detector's verdict dtype.
         scorers: the scorers' names, in the order of the records' numbers.
+        addresses: of rows and records, where these are known; else 0.
     """
 
-    __slots__ = ("_explain", "_ids", "_streams", "generation", "group", "records", "rows", "scorers")
+    __slots__ = (
+        "_explain",
+        "_ids",
+        "_streams",
+        "addresses",
+        "generation",
+        "group",
+        "records",
+        "rows",
+        "scorers",
+    )
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class Judged:
         rows: NDArray[np.int64],
         records: NDArray[np.void],
         explain: Callable[[list[str], NDArray[np.void]], list[Verdict]],
+        addresses: Sequence[int] = (0, 0),
     ) -> None:
         self.group = group
         self.rows = rows
@@ -78,6 +90,7 @@ class Judged:
         self._ids = table.ids
         self._streams: list[str] | None = None
         self._explain = explain
+        self.addresses = addresses
 
     @property
     def streams(self) -> list[str]:

@@ -19,6 +19,8 @@ from edge_rnn.stream.assemble import TIME_LIMIT
 from edge_rnn.stream.states import StreamTable
 
 Code = Callable[[int, int], int]
+# So many verdict records are made at a time; a burst takes the next ones.
+_RECORDS = 1024
 
 
 class Columns(NamedTuple):
@@ -30,18 +32,32 @@ class Columns(NamedTuple):
         generation: lane numbers of one generation mean the same streams.
         block: i8 (n, at least 2 + C), a row a message: lane, event time, and the bits of its values (float64)
             in the order of the model's inputs.
+        address: where the block is, if that is known; 0: it is not.
     """
 
     group: str
     streams: Sequence[str]
     generation: int
     block: NDArray[np.int64]
+    address: int = 0
 
     def message(self, index: int, channels: int) -> tuple[int, int, list[float]]:
         """Lane, time and values of one of them."""
         row = self.block[index]
         values = row[words.VALUES : words.VALUES + channels].view(np.float64)
         return int(row[words.LANE]), int(row[words.TIME]), values.tolist()
+
+
+class Stepped(NamedTuple):
+    """What `Lanes.step` gives: rows i8 (n,) and records (n,), which nothing writes to again, where they are,
+    and the places of verdicts whose events are to be followed (None: there are none).
+    """
+
+    rows: NDArray[np.int64]
+    records: NDArray[np.void]
+    told: NDArray[np.intp] | None
+    rows_at: int
+    records_at: int
 
 
 class Lanes:
@@ -61,7 +77,10 @@ class Lanes:
         self._words = memoryview(self._t.data)
         self._table_at = self._t.ctypes.data
         self._marked = np.zeros(0, np.uint8)
-        self._seen: tuple[object, ...] = ()
+        self._seen: tuple[object, ...] = (None,) * 5
+        self._records: NDArray[np.void] = np.zeros(0, table.detector.verdict_dtype)
+        self._kept_rows: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._used = self._records_at = self._rows_at = 0
         self._columns: Columns | None = None
         self._words[words.CHANNELS] = len(table.names)
         self._words[words.OLDEST] = -TIME_LIMIT
@@ -84,7 +103,8 @@ class Lanes:
             batch.double()
         t[words.COUNT] = n
         t[words.NOW], t[words.LATEST] = now_ns, latest_ns
-        t[words.BLOCK], t[words.WIDTH] = columns.block.ctypes.data, columns.block.shape[1]
+        t[words.BLOCK] = columns.address or columns.block.ctypes.data
+        t[words.WIDTH] = columns.block.shape[1]
         t[words.LATE] = t[words.AHEAD] = 0
         self.look()
 
@@ -100,10 +120,16 @@ class Lanes:
         table, t = self._table, self._words
         batch, assembler, tracker = table.batch, table.assembler, table.tracker
         t[words.SIZE], t[words.USES] = batch.size, table.uses
-        seen = (self.rows, assembler.records, tracker.records, batch.rows, table.detector)
-        if all(a is b for a, b in zip(seen, self._seen, strict=False)) and self._seen:
+        rows, records, marks, out, detector = self._seen
+        if (
+            out is batch.rows
+            and rows is self.rows
+            and records is assembler.records
+            and marks is tracker.records
+            and detector is table.detector
+        ):
             return
-        self._seen = seen
+        self._seen = (self.rows, assembler.records, tracker.records, batch.rows, table.detector)
         t[words.LANE_ROWS], t[words.LANE_COUNT] = self.rows.ctypes.data, len(self.rows)
         t[words.RECORDS] = assembler.records.ctypes.data
         t[words.RECORD_SIZE] = assembler.records.itemsize
@@ -137,22 +163,26 @@ class Lanes:
         """Messages that were late, and too far ahead, since `begin`."""
         return self._words[words.LATE], self._words[words.AHEAD]
 
-    def step(self) -> tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.intp] | None]:
-        """Judge the table's batch, in order, as `StreamTable.step` does.
-
-        Returns rows (n,), records (n,), and the places of verdicts whose events are to be followed: None if
-        there are none.
-        """
+    def step(self) -> Stepped:
+        """Judge the table's batch, in order, as `StreamTable.step` does."""
         table, t = self._table, self._words
         batch, n = table.batch, table.batch.size
         self.look()
-        out = np.zeros(n, table.detector.verdict_dtype)
-        self._judging[detector_words.OUT_WORD] = t[words.VERDICTS] = out.ctypes.data
+        used = self._used
+        if used + n > len(self._records):
+            self._records = np.zeros(max(_RECORDS, n), table.detector.verdict_dtype)
+            self._kept_rows = np.zeros(len(self._records), np.int64)
+            self._records_at, self._rows_at = self._records.ctypes.data, self._kept_rows.ctypes.data
+            used = 0
+        self._used = used + n
+        out, rows = self._records[used : used + n], self._kept_rows[used : used + n]
+        records_at, rows_at = self._records_at + used * t[words.VERDICT_SIZE], self._rows_at + 8 * used
+        self._judging[detector_words.OUT_WORD] = t[words.VERDICTS] = records_at
         self._judging[detector_words.COUNT_WORD] = n
+        t[words.KEPT_ROWS] = rows_at
         done = int(self._run(self._judging_at, 0))
         if done < n:
             raise ValueError(f"times: the detector refused sample {done} of {n}")
-        rows = batch.rows[:n].copy()
         told = None
         if self._note(self._table_at, 0):
             marked = rows[self._marked[:n] != 0]
@@ -163,4 +193,4 @@ class Lanes:
             ids = table.ids
             table.tap([str(ids[row]) for row in rows.tolist()], out, batch.x[:n], batch.present[:n])
         batch.size = 0
-        return rows, out, told
+        return Stepped(rows, out, told, rows_at, records_at)

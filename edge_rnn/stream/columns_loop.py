@@ -109,7 +109,7 @@ def _note(table: int, begin: int) -> int:
     """Verdicts from number `begin` on; how many were marked in the table's MARKED."""
     t = i8_at(table, words.WORDS)
     n, c, size = t[words.SIZE], t[words.CHANNELS], t[words.VERDICT_SIZE]
-    rows, marked = i8_at(t[words.OUT_ROWS], n), u1_at(t[words.MARKED], n)
+    rows, marked, kept = i8_at(t[words.OUT_ROWS], n), u1_at(t[words.MARKED], n), i8_at(t[words.KEPT_ROWS], n)
     records, stride = t[words.EVENT_MARKS], t[words.EVENT_SIZE]
     found = 0
     for index in range(begin, n):
@@ -118,6 +118,7 @@ def _note(table: int, begin: int) -> int:
         flags, numbers = u1_at(verdict + 32 + 25 * c, 2), i8_at(verdict, 2)
         told = flags[1] != 0 or flags[0] == FAULT or marks[events.OPEN] != 0 or marks[events.FAULTS] != 0
         marked[index] = told
+        kept[index] = rows[index]
         found += told
         marks[events.STEP], marks[events.LAST] = numbers[1], numbers[0]
     return found

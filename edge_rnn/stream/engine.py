@@ -398,8 +398,8 @@ class Engine:
         if not table.batch.size:
             return
         self.counters.samples += table.batch.size
-        rows, out, told = self._lanes[group].step()
-        judged = Judged(table, group, rows, out, partial(_explained, table))
+        rows, out, told, *addresses = self._lanes[group].step()
+        judged = Judged(table, group, rows, out, partial(_explained, table), addresses)
         found.append(judged)
         for index in sorted({*table.watch.made, *([] if told is None else told.tolist())}):
             self._follow(table, int(rows[index]), judged.verdict(index), index)

@@ -33,9 +33,14 @@ class PacketWriter:
 
     def __init__(self, write: Write, *, five: bool) -> None:
         self.write = write
-        self.out: NDArray[np.uint8] = np.zeros(_ROOM, np.uint8)
-        self.view = memoryview(self.out.data)
+        self.make_room(_ROOM)
         self._tail = b"\0" if five else b""
+
+    def make_room(self, size: int) -> None:
+        """Have room for so many bytes of packets."""
+        self.out: NDArray[np.uint8] = np.zeros(size, np.uint8)
+        self.view = memoryview(self.out.data)
+        self.address = self.out.ctypes.data
 
     def head(self, topic: str) -> NDArray[np.uint8]:
         """A packet's bytes between its length and its payload."""
@@ -60,8 +65,7 @@ class PacketForm:
         self._writer = writer
         self._pieces = pieces = Pieces(names, scorers)
         if pieces.most > _ROOM // 4:
-            writer.out = np.zeros(4 * pieces.most, np.uint8)
-            writer.view = memoryview(writer.out.data)
+            writer.make_room(4 * pieces.most)
         self.ways: NDArray[np.int64] = np.full(16, -1, np.int64)
         self._generation = -1
         self._second, self._seconds = np.zeros(19, np.uint8), np.full(1, words.NEVER, np.int64)
@@ -79,20 +83,29 @@ class PacketForm:
             table[word] = value
 
     def begin(
-        self, records: NDArray[np.void], rows: NDArray[np.int64], generation: int, told: ToldTable
+        self,
+        records: NDArray[np.void],
+        rows: NDArray[np.int64],
+        addresses: Sequence[int],
+        generation: int,
+        told: ToldTable,
     ) -> None:
-        """Take a burst; rows of another generation may have been given to other streams meanwhile."""
+        """Take a burst; rows of another generation may have been given to other streams meanwhile.
+
+        addresses: of rows and records, or 0 where they are not known.
+        """
         if generation != self._generation:
             self._generation = generation
             self.ways[:] = -1
         t = self._words
         self._kept = (records, rows, told.words)
         t[words.COUNT] = len(rows)
-        t[words.RECORDS] = records.ctypes.data
+        rows_at, records_at = addresses
+        t[words.RECORDS] = records_at or records.ctypes.data
         t[words.ITEM] = records.itemsize
-        t[words.ROWS] = rows.ctypes.data
-        t[words.STREAMS] = told.words.ctypes.data
-        t[words.OUT], t[words.OUT_SIZE] = self._writer.out.ctypes.data, len(self._writer.out)
+        t[words.ROWS] = rows_at or rows.ctypes.data
+        t[words.STREAMS] = told.address
+        t[words.OUT], t[words.OUT_SIZE] = self._writer.address, len(self._writer.out)
         t[words.OUT_AT] = t[words.WRITTEN] = 0
 
     def write(self, index: int) -> int:
@@ -117,7 +130,7 @@ class PacketForm:
             self._words[words.WAYS], self._words[words.WAY_COUNT] = wider.ctypes.data, len(wider)
         self.ways[row] = place
         self._kept = (*self._kept[:2], told.words)
-        self._words[words.STREAMS] = told.words.ctypes.data
+        self._words[words.STREAMS] = told.address
 
     def add(self, head: NDArray[np.uint8], payload: bytes) -> bool:
         """Put in one more packet; False if there is no room for it now."""

@@ -331,7 +331,7 @@ def _scan(table: int, begin: int) -> Any:
     forms = i8_at(t[words.FORMS], words.FORM_WORDS * t[words.FORM_COUNT])
     names, keys = u1_at(t[words.NAMES], t[words.NAMES_SIZE]), i8_at(t[words.KEY_TABLE], t[words.KEY_COUNT])
     arrival = t[words.ARRIVAL]
-    count, acked, payloads, group, mixed = 0, 0, 0, -1, 0
+    count, acked, payloads, group = 0, 0, 0, -1
     at: Any = begin
     while count < room:
         if at + 2 > end:
@@ -388,14 +388,14 @@ def _scan(table: int, begin: int) -> Any:
             acks[acked], acks[acked + 1] = 0x40, 2
             acks[acked + 2], acks[acked + 3] = buf[last], buf[last + 1]
             acked += 4
-        if group < 0:
+        if count == 0:
             group = form[words.GROUP]
         elif group != form[words.GROUP]:
-            mixed = 1
+            group = -1
         payloads += stop - body
         count += 1
         at = stop
-    t[words.COUNT], t[words.ACK_SIZE], t[words.PAYLOADS], t[words.MIXED] = count, acked, payloads, mixed
+    t[words.COUNT], t[words.ACK_SIZE], t[words.PAYLOADS], t[words.ONE_GROUP] = count, acked, payloads, group
     return at
 
 

@@ -1,8 +1,9 @@
 """Places in the table of int64 that `sources.py` gives to the compiled `scan.py`, and in the tables it names.
 
 The buffer and where it ends; whether packets have properties (MQTT 5), the longest packet, the first time of
-arrival. Where rows of columns go, how wide they are and how many messages fit; then what was found. The known
-topics: slots of a hash table, lanes, topics; the forms of payloads, with their keys and names.
+arrival. Where rows of columns go, how wide they are and how many messages fit; then what was found, and of
+which group it is (-1: of several). The known topics: slots of a hash table, lanes, topics; the forms of
+payloads, with their keys and names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 (
-    BUFFER, END, FIVE, MOST, ARRIVAL, ROOM, WIDTH, OUT, OUT_ACKS, COUNT, ACK_SIZE, PAYLOADS, MIXED, SLOTS,
+    BUFFER, END, FIVE, MOST, ARRIVAL, ROOM, WIDTH, OUT, OUT_ACKS, COUNT, ACK_SIZE, PAYLOADS, ONE_GROUP, SLOTS,
     SLOT_COUNT, LANE_TABLE, LANE_COUNT, TOPICS, TOPICS_SIZE, FORMS, FORM_COUNT, KEY_TABLE, KEY_COUNT, NAMES,
     NAMES_SIZE, WORDS,
 ) = range(26)  # fmt: skip

@@ -26,6 +26,7 @@ _UNITS: Final = {
 _MOST_LANES: Final = 65_536
 _MOST_KEYS: Final = 62
 _NUMBERS: Final = 1 << 17
+_LEAST: Final = 256
 # What a name in a payload can only hold escaped.
 _ODD: Final = re.compile(rb'[\x00-\x1f"\\]')
 _BASIS, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, 2**64 - 1
@@ -53,16 +54,17 @@ class Sources:
         self._five = five
         self._groups = [name for name, _ in groups]
         self._channels = [channels for _, channels in groups]
-        width = VALUES + max(self._channels)
-        room = max(64, min(4096, _NUMBERS // width))
-        self._block: NDArray[np.int64] = np.zeros((room, width), np.int64)
+        self._width = width = VALUES + max(self._channels)
+        self._room = room = max(_LEAST, min(4096, _NUMBERS // width))
+        self._row_bytes = 8 * width
+        self._used = 0
+        self._new_block()
         self._acks: NDArray[np.uint8] = np.zeros(4 * room, np.uint8)
         self._ack_view = memoryview(self._acks.data)
         self._t = np.zeros(words.WORDS, np.int64)
         self._words = t = memoryview(self._t.data)
         self._table_at = self._t.ctypes.data
-        t[words.FIVE], t[words.ROOM], t[words.WIDTH] = five, room, width
-        t[words.OUT], t[words.OUT_ACKS] = self._block.ctypes.data, self._acks.ctypes.data
+        t[words.FIVE], t[words.WIDTH], t[words.OUT_ACKS] = five, width, self._acks.ctypes.data
         self._forms: dict[tuple[object, ...], int] = {}
         self._form_list: list[int] = []
         self._keys: list[int] = []
@@ -178,8 +180,10 @@ class Sources:
 
     # ---- what comes
 
-    def take(self, data: bytes, address: int, at: int, most: int, first_ns: int, epoch: int) -> Swath | None:
-        """The messages from `data[at:]` on that are usual, up to the first one that is not.
+    def take(
+        self, data: memoryview, address: int, end: int, at: int, most: int, first_ns: int, epoch: int
+    ) -> Swath | None:
+        """The messages from `data[at:end]` on that are usual, up to the first one that is not.
 
         Args:
             data: received bytes; address: where they are.
@@ -188,33 +192,38 @@ class Sources:
             first_ns: the first message's time of arrival.
             epoch: of the connection.
         """
-        t = self._words
-        t[words.BUFFER], t[words.END], t[words.MOST], t[words.ARRIVAL] = address, len(data), most, first_ns
+        if self._used > self._room - _LEAST:
+            # Rows that were given away are never written again: they are read later, or never.
+            self._new_block()
+        t, used = self._words, self._used
+        rows_at = self._block_at + used * self._row_bytes
+        t[words.BUFFER], t[words.END], t[words.MOST], t[words.ARRIVAL] = address, end, most, first_ns
+        t[words.OUT], t[words.ROOM] = rows_at, self._room - used
         stop = self._scan(self._table_at, at)
         n = t[words.COUNT]
         if not n:
             return None
+        self._used = used + n
+        acked = t[words.ACK_SIZE]
         return Swath(
-            data[at:stop],
-            stop=stop,
-            five=self._five,
-            block=self._block[:n].copy(),
-            mixed=t[words.MIXED] != 0,
-            acks=bytes(self._ack_view[: t[words.ACK_SIZE]]),
-            payload_bytes=t[words.PAYLOADS],
-            arrival_ns=first_ns + n - 1,
-            epoch=epoch,
-            generation=self.generation,
-        )
+            bytes(data[at:stop]), self._five, self._block, used, rows_at, n, stop, t[words.ONE_GROUP],
+            bytes(self._ack_view[:acked]) if acked else b"", t[words.PAYLOADS], first_ns + n - 1, epoch,
+            self.generation,
+        )  # fmt: skip
+
+    def _new_block(self) -> None:
+        self._block: NDArray[np.int64] = np.empty((self._room, self._width), np.int64)
+        self._block_at = self._block.ctypes.data
+        self._used = 0
 
     def columns(self, swath: Swath) -> list[Columns]:
         """The messages by groups, in order of arrival within each; lanes of this generation."""
+        block = swath.block
+        if swath.group >= 0:
+            return [Columns(self._groups[swath.group], self.streams, self.generation, block, swath.address)]
         of = self._kept_forms.reshape(-1, words.FORM_WORDS)[:, words.GROUP]
-        if not swath.mixed:
-            group = int(of[self._lane_table[swath.block[0, LANE], words.FORM]])
-            return [Columns(self._groups[group], self.streams, self.generation, swath.block)]
-        groups = of[self._lane_table[swath.block[:, LANE], words.FORM]]
+        groups = of[self._lane_table[block[:, LANE], words.FORM]]
         return [
-            Columns(self._groups[group], self.streams, self.generation, swath.block[groups == group])
+            Columns(self._groups[group], self.streams, self.generation, block[groups == group])
             for group in np.unique(groups).tolist()
         ]

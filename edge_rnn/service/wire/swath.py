@@ -8,16 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.service.delivery import Delivery
-from edge_rnn.stream.columns_words import TIME
 
 
 class Swath:
     """Messages that came one after the other, each with all channels of a stream.
 
+    Args:
+        raw: their packets; five: these have properties.
+        block: i8, rows of columns as in `stream.columns.Columns`; these messages' begin at `first`, and are
+            at `address`.
+        stop: where the first byte behind them is.
+
     Attributes:
-        count: how many; stop: where the first byte behind them is.
-        block: i8 (n, ...), a row a message, as in `stream.columns.Columns`.
-        mixed: whether they are of several groups.
+        count: how many.
+        group: number of their group; -1: they are of several.
         acks: PUBACK packets for those of QoS 1.
         payload_bytes: sum of their payloads.
         arrival_ns: time of arrival of the last one; each is 1 ns after the one before.
@@ -26,18 +30,20 @@ class Swath:
     """
 
     __slots__ = (
-        "_five", "_raw", "acks", "arrival_ns", "block", "count", "epoch", "generation", "mixed",
-        "payload_bytes", "stop",
+        "_block", "_first", "_five", "_raw", "acks", "address", "arrival_ns", "count", "epoch", "generation",
+        "group", "payload_bytes", "stop",
     )  # fmt: skip
 
     def __init__(
         self,
         raw: bytes,
-        *,
-        stop: int,
         five: bool,
         block: NDArray[np.int64],
-        mixed: bool,
+        first: int,
+        address: int,
+        count: int,
+        stop: int,
+        group: int,
         acks: bytes,
         payload_bytes: int,
         arrival_ns: int,
@@ -45,20 +51,20 @@ class Swath:
         generation: int,
     ) -> None:
         self._raw, self._five = raw, five
-        self.count, self.stop = len(block), stop
-        self.block, self.mixed = block, mixed
-        self.acks, self.payload_bytes = acks, payload_bytes
-        self.arrival_ns, self.epoch, self.generation = arrival_ns, epoch, generation
+        self._block, self._first, self.address = block, first, address
+        self.count, self.stop, self.group, self.acks = count, stop, group, acks
+        self.payload_bytes, self.arrival_ns, self.epoch = payload_bytes, arrival_ns, epoch
+        self.generation = generation
+
+    @property
+    def block(self) -> NDArray[np.int64]:
+        """A row a message."""
+        return self._block[self._first : self._first + self.count]
 
     @property
     def qos(self) -> int:
         """How many of them wait for an acknowledgement."""
         return len(self.acks) // 4
-
-    @property
-    def last_time_ns(self) -> int:
-        """Event time of the last one."""
-        return int(self.block[-1, TIME])
 
     def deliveries(self) -> list[Delivery]:
         """The messages themselves, each as if it had come alone."""

@@ -44,6 +44,7 @@ class ToldTable:
         wider = np.zeros((rows, words.STREAM_WORDS), np.int64)
         wider[:before] = self.words
         self.words = wider
+        self.address = wider.ctypes.data
         self.i8 = memoryview(wider.reshape(-1).data)
         self.f8 = memoryview(wider.view(np.uint8).reshape(-1).data).cast("d")
         self._free += range(rows - 1, before - 1, -1)
