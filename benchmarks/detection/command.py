@@ -56,8 +56,9 @@ def arguments(description: str | None, argv: Sequence[str] | None) -> Arguments:
 def run(
     name: str, title: str, recordings: Sequence[Recording], settings: Settings, board: Board,
     measures: Sequence[str], args: Arguments, extra: Sequence[tuple[str, list[Said]]] = (),
+    damaged: Sequence[str] = (),
 ) -> list[Line]:  # fmt: skip
-    """Every line of a set's table; prints it and stores it."""
+    """Every line of a set's table; prints it and stores it. damaged: the board's measures of damage."""
     chosen = list(recordings[: args.only])
     trainer = Trainer(args.cache)
     begun = time.perf_counter()
@@ -92,7 +93,7 @@ def run(
         f"{trainer.seconds:.0f} s and {trainer.reused} taken from the cache (machine shared with other work)",
     }
     if not args.quick:
-        facts["Robustness, seed 0"] = robust.report(chosen, settings, trainer, first)
+        facts["Robustness, seed 0"] = robust.report(chosen, settings, trainer, first, board, damaged)
     print()
     print(results.table(made, [*measures]))
     print(

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.run(
         "nab", "NAB ((a) threshold chosen on the labels, as its board does; (b) by rule)",
         recordings.nab(args.folder), recipes.NAB, board, MEASURES, args,
+        damaged=("(a) standard", "(b) standard"),
     )  # fmt: skip
     return 0
 

@@ -1,7 +1,8 @@
 """The same files, damaged as transport and sensors damage them: what it costs, and what must not change.
 
 Networks and thresholds are those of the undamaged files; damage is put on judged rows only, from a fixed
-random seed. Costs are differences of F1 by rows on the rows that both runs have.
+random seed. Costs are differences of F1 by rows on the rows that both runs have, and of the board's measures
+with what was said of each row when it came first; a row that did not come says nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection import running
+from benchmarks.detection.lines import Board
 from benchmarks.detection.recipes import Settings
 from benchmarks.detection.recordings import Recording, rising
 from benchmarks.detection.running import BOTH, Said, Trainer
@@ -83,6 +85,13 @@ class Stuck:
     after: int | None
 
 
+def _placed(said: Said, origin: NDArray[np.intp], count: int) -> Said:
+    """What was said of the `count` rows of the undamaged file; of a row that came twice, the first time."""
+    score, alarm = np.full(count, np.nan), np.zeros(count, np.bool_)
+    score[origin[::-1]], alarm[origin[::-1]] = said.score[::-1], said.alarm[::-1]
+    return Said(score, alarm)
+
+
 def stuck(model: Model, recording: Recording, rng: Generator) -> Stuck | None:
     """Hold one channel at its value and look for the fault; None where no channel has a limit."""
     assert model.detector is not None
@@ -117,9 +126,10 @@ def restarted_equal(model: Model, recording: Recording) -> bool:
 
 
 def report(
-    recordings: Sequence[Recording], settings: Settings, trainer: Trainer, plain: Sequence[Said]
-) -> list[str]:
-    """One line for each kind of damage, all files pooled."""
+    recordings: Sequence[Recording], settings: Settings, trainer: Trainer, plain: Sequence[Said],
+    board: Board, measures: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
+    """One line for each kind of damage, all files pooled; `measures` of the board besides F1."""
     models: list[Model | None] = []
     for recording in recordings:
         try:
@@ -132,14 +142,21 @@ def report(
     for name, damage in DAMAGES.items():
         rng = np.random.default_rng(7)
         before, after = rows.RowCounts(0, 0, 0, 0), rows.RowCounts(0, 0, 0, 0)
+        placed: list[Said] = []
         for recording, model, undamaged in usable:
             table, origin = damage(recording, rng)
             judged = (origin >= recording.start) & rising(np.maximum.accumulate(table.times_ns))
             labels = recording.labels[origin][judged]
-            heard = running.stream(model, table, faults=settings.faults).alarm
-            after += rows.count(heard[judged], labels)
+            heard = running.stream(model, table, faults=settings.faults)
+            placed.append(_placed(heard, origin, len(recording.table)))
+            after += rows.count(heard.alarm[judged], labels)
             before += rows.count(undamaged.alarm[origin][judged], labels)
-        said.append(f"{name}: F1 {before.f1:.3f} -> {after.f1:.3f} ({after.f1 - before.f1:+.3f})")
+        text = f"{name}: F1 {before.f1:.3f} -> {after.f1:.3f} ({after.f1 - before.f1:+.3f})"
+        files = [recording for recording, *_ in usable]
+        was, now = board(files, [undamaged for *_, undamaged in usable]), board(files, placed)
+        for m in measures:
+            text += f"; {m} {was[m]:.1f} -> {now[m]:.1f} ({now[m] - was[m]:+.1f})"
+        said.append(text)
     rng = np.random.default_rng(7)
     held = [one for r, m, _ in usable if (one := stuck(m, r, rng)) is not None]
     late = [one for one in held if one.after is None or one.after > one.limit + 1]
