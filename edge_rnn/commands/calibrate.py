@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import secrets
 import sys
 from dataclasses import dataclass, replace
@@ -40,9 +41,11 @@ from edge_rnn.errors import ConfigError, DataError, ModelFileError
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import save
 from edge_rnn.files.readings import Table, read_table
+from edge_rnn.files.text import length_text
 from edge_rnn.training.data import GAP_PERIODS, prepare, seconds
 
 _DAY_NS = 86_400e9
+_RECORDED = "verdict.alarm"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,16 +70,20 @@ example:
     add("--channels", metavar="A,B,...", help="columns for the model's inputs; default: their names")
     add("--delimiter", metavar="C", help="one character, or tab; default: found")
     add("--rows", type=int, metavar="N", help="use only the first N rows of each file")
+    add(
+        "--keep-alarms", action="store_true", help="take rows that were in alarm when they were recorded, too"
+    )
     add("--json", action="store_true", help="print what changed as JSON")
 
 
 @dataclass(frozen=True, slots=True)
 class _Alarms:
-    """What a detector says on the readings: alarms, days of readings, share of judged rows in alarm."""
+    """What a detector says on the readings: alarms, days, share of judged rows in alarm, rows at fault."""
 
     alarms: int
     days: float
     share: float
+    faulty: int
 
     @property
     def per_day(self) -> float:
@@ -94,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if spec.kind == "classify":
         raise ModelFileError(f"{args.model}: a detector of kind classify has nothing to fit to readings")
-    tables = _tables(args, [i.name for i in old.inputs])
+    tables, warnings = _tables(args, [i.name for i in old.inputs])
     data = prepare(tables, args.rows)
     recordings: list[Recording] = [(s.times_ns, s.values) for s in data.stretches]
     new = old if args.keep_scaling else replace(old, scaler=scaling(recordings, spec.condition.trend))
@@ -108,7 +115,14 @@ def run(args: argparse.Namespace) -> int:
     new = replace(new, provenance={**old.provenance, "calibrated": fitted_to})
     output = Path(args.output)
     _write(new, output)
-    summary = _summary(old, new, before, after) | {"data": fitted_to, "notes": list(data.notes)}
+    if before.faulty and not args.keep_scaling:
+        warnings.append(
+            f"the detector as it is finds a faulty channel (stuck, out of range, missing) in {before.faulty} "
+            "of these rows; where it is right, cut them out: what is normal is fitted to them, too"
+        )
+    warnings += _too_short(data.rows, data.period_ns, quantile, args.alarms_per_day)
+    summary = _summary(old, new, before, after)
+    summary |= {"data": fitted_to, "notes": list(data.notes), "warnings": warnings}
     if args.json:
         sys.stdout.write(json.dumps({"model": output.name, **summary}, allow_nan=False) + "\n")
     else:
@@ -128,14 +142,41 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--output: {output} is one of the data files and would be overwritten")
 
 
-def _tables(args: argparse.Namespace, names: list[str]) -> list[Table]:
+def _tables(args: argparse.Namespace, names: list[str]) -> tuple[list[Table], list[str]]:
+    """The readings, without those that were in alarm when they were recorded; and what to say about that."""
     columns = names if args.channels is None else [c.strip() for c in args.channels.split(",")]
     if len(columns) != len(names):
         raise DataError(
             f"--channels: expected {len(names)} column(s) for {', '.join(names)}, got {len(columns)}"
         )
-    tables = [read_table(path, args.time, columns, None, args.delimiter) for path in args.data]
-    values = np.concatenate([table.values[: args.rows] for table in tables])
+    tables, alarmed = [], 0
+    for path in args.data:
+        read = partial(read_table, path, args.time, columns, delimiter=args.delimiter)
+        try:
+            table = read(labels=_RECORDED)
+        except DataError as error:
+            if _RECORDED not in str(error):
+                raise
+            # Not one of the daemon's own records: nothing says what was thought of these readings.
+            table = read()
+        was = table.labels
+        if was is not None and was.any():
+            alarmed += int(was[: args.rows].sum())
+            if not args.keep_alarms:
+                table = replace(table, times_ns=table.times_ns[~was], values=table.values[~was])
+        tables.append(replace(table, labels=None))
+    _check_channels(columns, tables, args.rows)
+    if not alarmed:
+        return tables, []
+    if args.keep_alarms:
+        return tables, [f"{alarmed} row(s) were in alarm when they were recorded and are taken as normal"]
+    return tables, [
+        f"{alarmed} row(s) were in alarm when they were recorded and are left out (--keep-alarms)"
+    ]
+
+
+def _check_channels(columns: list[str], tables: list[Table], rows: int | None) -> None:
+    values = np.concatenate([table.values[:rows] for table in tables])
     for name, column in zip(columns, values.T, strict=True):
         seen = column[np.isfinite(column)]
         if seen.size and seen.min() == seen.max():
@@ -143,7 +184,19 @@ def _tables(args: argparse.Namespace, names: list[str]) -> list[Table]:
                 f"channel {name!r} is always {seen[0]:g} in these rows, so what is normal for it cannot be "
                 "fitted; record for longer, until it has moved"
             )
-    return tables
+
+
+def _too_short(rows: int, period_ns: int, quantile: float, per_day: float | None) -> list[str]:
+    """What to say where too few rows lie beyond the threshold that is asked for."""
+    risk = 1 - quantile if per_day is None else per_day * period_ns / _DAY_NS
+    if risk * rows >= FEWEST_EXCESSES:
+        return []
+    needed = math.ceil(FEWEST_EXCESSES / risk)
+    asked = f"quantile {quantile:g}" if per_day is None else f"{per_day:g} alarm(s) a day"
+    how = "is not sure" if per_day is None else "is an estimate from the tail of the scores"
+    here, there = (length_text(n * period_ns / 1e9) for n in (rows, needed))
+    text = f"{rows:,} rows ({here}) are too few to see {asked}, so the threshold {how}; "
+    return [text + f"{needed:,} rows ({there}) would show it"]
 
 
 def _guard(old: GuardSpec, recordings: list[Recording], period_ns: int) -> GuardSpec:
@@ -203,14 +256,15 @@ def _verdicts(model: Model, recordings: list[Recording]) -> list[NDArray[np.void
 
 
 def _alarms(model: Model, recordings: list[Recording], period_ns: int) -> _Alarms:
-    alarms = rows = on = 0
+    alarms = rows = on = faulty = 0
     for verdicts in _verdicts(model, recordings):
         alarm = verdicts["alarm"] == 1
         judged = verdicts["status"] != STATUSES.index("warming")
         alarms += int((alarm & ~np.concatenate([[False], alarm[:-1]])).sum())
         rows += int(judged.sum())
         on += int(alarm.sum())
-    return _Alarms(alarms, rows * period_ns / _DAY_NS, on / max(rows, 1))
+        faulty += int(verdicts["fault"].any(axis=1).sum())
+    return _Alarms(alarms, rows * period_ns / _DAY_NS, on / max(rows, 1), faulty)
 
 
 def _write(model: Model, output: Path) -> None:
@@ -257,6 +311,7 @@ def _summary(old: Model, new: Model, before: _Alarms, after: _Alarms) -> dict[st
 def _lines(summary: dict[str, Any], period_ns: int) -> list[str]:
     data = summary["data"]
     lines = [f"note      {note}" for note in summary["notes"]]
+    lines += [f"warning   {warning}" for warning in summary["warnings"]]
     span = f"{data['first']} to {data['last']}"
     lines.append(f"data      {data['rows']} rows, one every {seconds(period_ns)}, {span}")
     for channel in summary["channels"]:

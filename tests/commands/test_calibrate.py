@@ -178,3 +178,60 @@ def test_it_needs_no_torch(device, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "new.safetensors").is_file()
+
+
+def test_too_few_readings_for_what_is_asked_are_said_with_how_many_it_takes(device, tmp_path, capsys):
+    output = tmp_path / "new.safetensors"
+    said = {}
+    for words in (("--alarms-per-day", 0.5), ("--alarms-per-day", 50_000), ("--quantile", 0.999), ()):
+        code, out, _ = call(capsys, MODEL, device, "-o", output, "--json", *words)
+        assert code == 0
+        said[words] = json.loads(out)["warnings"]
+    # Four alarms at half an alarm a day take 8 days.
+    (few,) = said["--alarms-per-day", 0.5]
+    assert few == (
+        "1,500 rows (1 min 15 s) are too few to see 0.5 alarm(s) a day, so the threshold is an estimate from "
+        "the tail of the scores; 13,824,000 rows (8 d) would show it"
+    )
+    assert said["--quantile", 0.999][0].endswith(
+        "see quantile 0.999, so the threshold is not sure; 4,000 rows (3 min 20 s) would show it"
+    )
+    assert said["--alarms-per-day", 50_000] == said[()] == []
+    _, out, _ = call(capsys, MODEL, device, "-o", output, "--alarms-per-day", 0.5)
+    assert "\nwarning   1,500 rows" in out
+
+
+def test_readings_that_were_in_alarm_when_recorded_are_left_out_and_said(tmp_path, capsys):
+    plain = table(tmp_path / "plain.csv", surge=slice(700, 760))
+    head, *rows = plain.read_text().splitlines()
+    recorded = tmp_path / "recorded.csv"
+    lines = [f"{row},normal,{int(700 <= i < 760)}" for i, row in enumerate(rows)]
+    recorded.write_text("\n".join([f"{head},verdict.status,verdict.alarm", *lines]) + "\n")
+    found = {}
+    for file, words in ((plain, ()), (recorded, ("--keep-alarms",)), (recorded, ())):
+        code, out, _ = call(capsys, MODEL, file, "-o", tmp_path / "new.safetensors", "--json", *words)
+        assert code == 0
+        found[file.name, words] = json.loads(out)
+    assert found["recorded.csv", ()]["data"]["rows"] == 1440
+    assert found["recorded.csv", ()]["warnings"][0] == (
+        "60 row(s) were in alarm when they were recorded and are left out (--keep-alarms)"
+    )
+    kept = found["recorded.csv", ("--keep-alarms",)]
+    assert kept["data"]["rows"] == 1500
+    assert kept["warnings"][0] == "60 row(s) were in alarm when they were recorded and are taken as normal"
+    assert kept["channels"] == found["plain.csv", ()]["channels"]
+    assert kept["channels"] != found["recorded.csv", ()]["channels"]
+
+
+def test_old_faults_among_the_readings_are_said(tmp_path, capsys):
+    file = table(tmp_path / "week.csv")
+    lines = file.read_text().splitlines()
+    for i in range(500, 540):
+        lines[i] = ",".join([*lines[i].split(",")[:2], "", lines[i].split(",")[3]])
+    file.write_text("\n".join(lines) + "\n")
+    code, out, _ = call(capsys, MODEL, file, "-o", tmp_path / "new.safetensors", "--json")
+    assert code == 0
+    (warning,) = json.loads(out)["warnings"]
+    assert warning.startswith(
+        "the detector as it is finds a faulty channel (stuck, out of range, missing) in 4"
+    )
