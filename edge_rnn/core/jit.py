@@ -262,6 +262,29 @@ def _cache_directories() -> Iterator[Path]:
             yield Path.home() / ".cache" / "edge-rnn"
 
 
+def _code_alone(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is stored of a compiled function, without its code in LLVM's language.
+
+    That is four times as large, and would be read at each start, only for other functions to take it in.
+    None may, of an entry point; so of each symbol a function is left which ends the process. Where Numba
+    stores something else than what is known here, it is stored as it is.
+    """
+    match state:
+        case ((str(name), "object", (bytes(code), bytes(bitcode))), *rest):
+            from llvmlite import binding as llvm
+
+            module = llvm.parse_bitcode(bitcode)
+            values = (*module.functions, *module.global_variables)
+            names = [value.name for value in values if not value.is_declaration]
+            if not any(set(name) & set('"\\\n') for name in names):
+                stubs = [
+                    f'define void @"{name}"() {{\n  call void @llvm.trap()\n  ret void\n}}' for name in names
+                ]
+                stub = llvm.parse_assembly("\n".join([*stubs, "declare void @llvm.trap()"]))
+                return ((name, "object", (code, stub.as_bitcode())), *rest)
+    return state
+
+
 class _CodeCache:
     """The interface Numba's dispatcher expects of a cache, with the key stated by the caller."""
 
@@ -301,7 +324,7 @@ class _CodeCache:
         """Write the code to the first directory that can be written; none is no error."""
         from numba.core.serialize import dumps
 
-        payload = dumps(result._reduce())
+        payload = dumps(_code_alone(result._reduce()))
         content = hashlib.sha256(payload).digest() + payload
         name = self._file(result.target_context, signature)
         for directory in _cache_directories():

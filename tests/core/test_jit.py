@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding
 import numba
 import numpy as np
 import pytest
@@ -199,6 +201,21 @@ def test_a_damaged_file_is_compiled_again_and_replaced(tmp_path, monkeypatch) ->
         assert len(file.read_bytes()) == len(good)
     assert jit.compiled(triple, "int64(int64)", "b")(7) == 21
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_machine_code_alone_is_stored_and_what_is_unknown_as_it_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    jit.compiled(triple, "int64(int64)", "g")
+    (file,) = tmp_path.iterdir()
+    name, kind, (code, stub) = pickle.loads(file.read_bytes()[32:])[0]
+    assert "triple" in name
+    assert kind == "object"
+    assert code.startswith(b"\x7fELF")
+    made = [f for f in llvmlite.binding.parse_bitcode(stub).functions if not f.is_declaration]
+    assert any("triple" in function.name for function in made)
+    assert all("call void @llvm.trap()" in str(function) for function in made)
+    for other in ((), (1, 2), (("n", "bitcode", b""),), (("n", "object", (code, stub, 1)), 3)):
+        assert jit._code_alone(other) is other
 
 
 def test_a_full_disk_is_no_error(tmp_path, monkeypatch) -> None:
