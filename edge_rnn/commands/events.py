@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_rnn.detect.verdict import FAULT_KINDS
 from edge_rnn.errors import ConfigError
-from edge_rnn.files.config_walk import parse_duration
+from edge_rnn.files.config_walk import nearest, parse_duration
 from edge_rnn.files.text import length_text, offset_text, printable
 from edge_rnn.files.time_column import BadTimeError, guess, parse
 from edge_rnn.service.store_history import EventFilter, read_history
@@ -65,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the events chosen; 0, also if there are none."""
     if args.limit < 0:
         raise ConfigError(f"--limit: expected 0 or more, got {args.limit}")
+    kinds = ("anomaly", "fault", *FAULT_KINDS[1:])
+    if args.kind is not None and args.kind not in kinds:
+        hint = nearest(args.kind, kinds)
+        raise ConfigError(f"--kind: expected one of {', '.join(kinds)}, got {printable(args.kind)!r}{hint}")
     chosen = EventFilter(
         stream=args.stream,
         kind=args.kind,

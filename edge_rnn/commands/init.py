@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.write(text)
         elif groups:
             output.write_text(text, "utf-8")
-    sys.stderr.write(_summary(survey, len(groups), output if groups else None))
+    sys.stderr.write(
+        _summary(survey, len(groups), output if groups else None, trained=args.model is not None)
+    )
     return 0 if groups else 1
 
 
@@ -114,15 +117,26 @@ def _as_written(model: str, output: Path | None) -> str:
     return os.path.relpath(model, output.parent)
 
 
-def _summary(survey: Survey, groups: int, output: Path | None) -> str:
+def _summary(survey: Survey, groups: int, output: Path | None, *, trained: bool) -> str:
     text = f"edge-rnn init: {survey.messages:,} message(s) on {survey.topics:,} topic(s), {groups} group(s)"
     if survey.untold:
         text += f"; {survey.untold:,} more message(s) were too many to look at, narrow --topic"
     if not groups:
         text += "; nothing held a number: listen longer (--for), or to other topics (--topic)"
     if output is not None:
-        text += f"; written to {output}, next: edge-rnn check {output}"
+        text += f"; written to {output}"
+        # `check` refuses a configuration whose model is not there yet.
+        if not trained:
+            text += "; next, make its model from recorded readings: edge-rnn train --help; then: "
+            text += _check(output)
+        else:
+            text += f", next: {_check(output)}"
     return text + "\n"
+
+
+def _check(output: Path) -> str:
+    """The command as a shell takes it."""
+    return f"edge-rnn check {shlex.quote(str(output))}"
 
 
 @contextmanager

@@ -446,7 +446,7 @@ def _sequence(table: Table, payload: PayloadFormat) -> SequenceConfig | None:
 
 
 def _clock_limit(table: Table, *, timed: bool) -> int:
-    if table.has("clock_limit") and not timed:
-        table.note("clock_limit", "expected only where readings carry a time of their own; name it in `time`")
     limit = table.duration("clock_limit", 600 * 10**9, 0)
+    if table.has("clock_limit") and limit and not timed:
+        table.note("clock_limit", "expected only where readings carry a time of their own; name it in `time`")
     return limit if timed else 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -73,6 +76,25 @@ def test_events_are_filtered_and_newest_first(history: Path, capsys: pytest.Capt
     second = "2025-11-21 04:41:45"  # e1 has ended five seconds before
     assert ids(capsys, file, "--since", second) == ["e3", "e2", "e1"]
     assert ids(capsys, file, "--until", second) == ["e1", "e0"]
+
+
+def test_faults_of_a_whole_stream_are_told_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = dataclasses.replace(
+        event(1, "clock"), score=-7200.0, peak=-7200.0, threshold=600.0, shares=(("vib", math.nan),)
+    )
+    flaps = dataclasses.replace(event(2, "flapping"), peak=150.0, threshold=20.0, shares=())
+    own = dataclasses.replace(event(3, "silent", ""), shares=())
+    with Store.open(tmp_path / "state.db") as store:
+        store.commit(Commit(events=[clock, flaps, own]))
+    assert cli.main(["events", str(tmp_path / "state.db")]) == 0
+    shown = capsys.readouterr().out
+    assert "2 h behind the clock: vib" in shown
+    assert "the alarm, 150 changes a minute" in shown
+    assert "(the daemon)" in shown
+    assert cli.main(["events", str(tmp_path / "state.db"), "--kind", "clok"]) == 78
+    assert "did you mean" in capsys.readouterr().err
 
 
 def test_an_event_as_json_csv_and_table_says_the_same(
@@ -208,7 +230,12 @@ def test_init_proposes_what_a_broker_carries_and_check_accepts_it(
     finally:
         stop.set()
         sender.join()
-    assert "1 group(s)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 group(s)" in told
+    # What it says comes next can be typed as it stands.
+    program, *following = shlex.split(told.rpartition("next: ")[2])
+    assert program == "edge-rnn"
+    assert cli.main(following) == 0
     assert cli.main(["check", str(proposed)]) == 0
     config = load_config(proposed)
     assert config.streams[0].channels[0].topic == "plant/{level2}/all"

@@ -678,7 +678,9 @@ def test_echo_spells_a_file_out_with_all_defaults(folder: Path) -> None:
         "topic": "plant/{machine}/temp",
         "path": "sensors.temp[0]",
         "max_age": "30s",
+        "flapping": 0,
     }
+    assert plain["stream"][0]["clock_limit"] == "10m"
     assert json.loads(json.dumps(plain)) == plain
 
 
@@ -724,3 +726,40 @@ def test_channels_and_inputs_that_do_not_match_are_all_named(folder: Path) -> No
         'stream "press": the model has no input "tmp"; did you mean "temp"?',
         'stream "press": expected a channel for the model\'s input "temp", got none',
     ]
+
+
+# --- faults of a whole stream, and numbers of readings -----------------------------------------------
+
+
+def test_clocks_are_watched_where_readings_have_times_of_their_own(folder: Path) -> None:
+    (timed,) = parse(folder, with_stream('time = { path = "ts" }')).streams
+    (bare,) = parse(folder, with_stream("")).streams
+    assert (timed.clock_limit_ns, bare.clock_limit_ns) == (600 * SECOND, 0)
+    assert (timed.flapping, timed.channels[0].flapping) == (20, 0)
+    (off,) = parse(folder, with_stream('time = { path = "ts" }\nclock_limit = "0s"\nflapping = 0')).streams
+    assert (off.clock_limit_ns, off.flapping) == (0, 0)
+    (line,) = problems(folder, with_stream('clock_limit = "1m"'))
+    assert "clock_limit: expected only where readings carry a time of their own" in line
+    (line,) = problems(folder, with_stream("", '[{ name = "vib", flapping = 601 }]'))
+    assert "channels[0].flapping" in line
+
+
+def test_a_sequence_says_where_it_is_and_formats_without_one_refuse_it(folder: Path) -> None:
+    (stream,) = parse(folder, with_stream('sequence = { path = "n" }')).streams
+    assert stream.sequence is not None
+    assert stream.sequence.path == "n"
+    (line,) = problems(folder, with_stream('format = "number"\nsequence = { path = "n" }'))
+    assert 'sequence: "number" has no place for a number of one\'s own; leave it out' in line
+    (line,) = problems(folder, with_stream('format = "senml"\nsequence = { path = "n" }'))
+    assert '"senml" has no place' in line
+    for lines in ("sequence = { column = 1 }", 'format = "csv"\nsequence = { path = "n" }'):
+        found = problems(folder, with_stream(lines))
+        assert any("sequence." in line and "expected only with format" in line for line in found)
+
+
+def test_exactly_once_by_name_needs_a_time_or_a_sequence(folder: Path) -> None:
+    head = '[mqtt]\ndelivery = "exactly-once-state"\n'
+    (line,) = problems(folder, head + with_stream(""))
+    assert "knows a repeat by its time, or by a sequence" in line
+    config = parse(folder, head + with_stream('sequence = { path = "n" }'))
+    assert config.mqtt.delivery == "exactly-once-state"

@@ -102,6 +102,7 @@ name = "press"
 model = "press.safetensors"
 topic = "{changes.get("topic", "plant/{machine}/all")}"
 time = {{ path = "ts", unit = "ns" }}
+clock_limit = "{changes.get("clock_limit", "0s")}"
 channels = [{{ name = "vib" }}, {{ name = "temp" }}]
 {changes.get("stream", "")}
 """)
