@@ -155,7 +155,7 @@ def report(
         files = [recording for recording, *_ in usable]
         was, now = board(files, [undamaged for *_, undamaged in usable]), board(files, placed)
         for m in measures:
-            text += f"; {m} {was[m]:.1f} -> {now[m]:.1f} ({now[m] - was[m]:+.1f})"
+            text += f"; {m} {was[m]:.3g} -> {now[m]:.3g} ({now[m] - was[m]:+.2g})"
         said.append(text)
     rng = np.random.default_rng(7)
     held = [one for r, m, _ in usable if (one := stuck(m, r, rng)) is not None]
