@@ -64,8 +64,12 @@ class Plans:
         return replace(self, parts=tuple(s for s in self.parts if s.of_network == network))
 
     def alone(self, name: str) -> Plans:
-        """One scorer."""
-        return replace(self, parts=tuple(s for s in self.parts if s.name == name))
+        """One scorer; with a tail at weight 1, as the threshold is then a probability."""
+        part = next(s for s in self.parts if s.name == name)
+        scorer = part.scorer
+        if scorer.tail is not None:
+            scorer = msgspec.structs.replace(scorer, weight=1.0)
+        return replace(self, parts=(replace(part, scorer=scorer),))
 
 
 def build(

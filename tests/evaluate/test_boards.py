@@ -151,3 +151,15 @@ def test_a_folder_without_the_set_is_said(tmp_path):
     for name, _ in SETS:
         with pytest.raises(SystemExit, match="found none"):
             getattr(recordings, name)(tmp_path)
+
+
+def test_what_was_said_of_damaged_rows_finds_its_place():
+    """A row that came twice counts as it came first; one that did not come says nothing."""
+    heard = Said(np.array([0.1, 0.2, np.nan, 0.4]), np.array([False, True, False, True]))
+    placed = robust._placed(heard, np.array([0, 2, 2, 4]), 5)
+    np.testing.assert_array_equal(placed.score, [0.1, np.nan, 0.2, np.nan, 0.4])
+    assert placed.alarm.tolist() == [False, False, True, False, True]
+    assert (
+        robust._change([(70.0, 69.0), (70.0, 71.5), (70.0, 66.0)])
+        == "70.0 -> 69.0 (-1.0, draws -4.0 to +1.5)"
+    )
