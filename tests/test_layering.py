@@ -228,7 +228,8 @@ NOT_TO_RUN = {
     "edge_rnn.service.homeassistant", "edge_rnn.service.http", "edge_rnn.service.metrics",
     "edge_rnn.service.record", "edge_rnn.service.sinks", "edge_rnn.service.codecs.cbor_document",
     "edge_rnn.service.codecs.json_document", "edge_rnn.service.codecs.senml",
-    "edge_rnn.service.codecs.sparkplug",
+    "edge_rnn.service.codecs.sparkplug", "edge_rnn.service.wire.decimals", "edge_rnn.service.wire.scan",
+    "edge_rnn.service.wire.scores", "edge_rnn.stream.columns_loop",
 }  # fmt: skip
 
 
