@@ -113,14 +113,7 @@ def test_torture_1_000_000_hostile_payloads(tmp_path) -> None:
 @pytest.mark.parametrize("own_times", [True, False])
 def test_a_clock_that_jumps_by_years_costs_no_reading(bench, tmp_path, monkeypatch, own_times) -> None:
     if not own_times:
-        text = Bench.__init__.__globals__["write_config"]
-
-        def without(folder, port, **changes):
-            file = text(folder, port, **changes)
-            file.write_text(file.read_text().replace('time = { path = "ts", unit = "ns" }\n', ""))
-            return file
-
-        monkeypatch.setitem(Bench.__init__.__globals__, "write_config", without)
+        forget_times(monkeypatch)
     b = bench(commit_every="1s", mqtt='delivery = "at-least-once"')
     sent = 0
     for years in (0, 30, -60, 31, 0):
@@ -138,6 +131,69 @@ def test_a_clock_that_jumps_by_years_costs_no_reading(bench, tmp_path, monkeypat
     assert json.loads(b.daemon.health())["clock_ahead_s"] >= 0
     assert b.daemon.counters.errors == 0
     assert b.daemon.counters.commit_failures == 0
+
+
+def jumps(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """Readings scored and starts of the daemon, through `count` jumps of the wall clock; none is lost."""
+    source = random.Random(seed)
+    made = Bench(folder, commit_every="1s", mqtt='delivery = "at-least-once"')
+    sent = starts = wall = 0
+    for number in range(1, count + 1):
+        # Years, a step of NTP, hours of sleep, or a clock that creeps back: between 1972 and 2250.
+        step = source.choice((YEAR_S * source.uniform(-60, 60), source.uniform(-2, 2), 7200, -0.001))
+        wall = max(-100 * YEAR_S * 10**9, min(wall + int(step * 1e9), 150 * YEAR_S * 10**9))
+        made.jump = wall
+        before = len(made.topics("/score"))
+        few = source.randint(1, 5)
+        for _ in range(few):
+            made.link.bring(payload(sent))
+            made.turn(source.choice((0.0, 0.2, 1.0)))
+            sent += 1
+        made.turn(1.1)
+        scores = [json.loads(text) for text in made.topics("/score")[before:]]
+        assert len(scores) == few, (number, step)
+        assert not any(score["alarm"] for score in scores), (number, scores)
+        assert made.daemon.counters.errors == made.daemon.counters.commit_failures == 0
+        if number % 40 == 0 or number == count:
+            times = [json.loads(text)["time_ns"] for text in made.topics("/score")]
+            assert times == sorted(set(times))
+            assert len(made.link.acked) == len(times)
+            assert stepped(folder) == sent
+            made.close()
+            if number < count:
+                made = Bench(folder, commit_every="1s", mqtt='delivery = "at-least-once"')
+                starts += 1
+    return sent, starts
+
+
+def test_random_jumps_of_the_clock_cost_no_reading_and_open_no_alarm(tmp_path, monkeypatch) -> None:
+    forget_times(monkeypatch)
+    assert jumps(tmp_path, 90, seed=1)[1] == 2
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_torture_10_000_jumps_of_the_clock(tmp_path, monkeypatch) -> None:
+    start = time.monotonic()
+    forget_times(monkeypatch)
+    sent, starts = jumps(tmp_path, 10_000, seed=11)
+    torture.record(
+        "clock jumps", "10,000, of years, seconds, hours of sleep",
+        f"{sent:,} readings without a time of their own, {starts} starts: 0 lost, no alarm, times rise",
+        time.monotonic() - start,
+    )  # fmt: skip
+
+
+def forget_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings get the time of their arrival: the configuration names no time in them."""
+    text = Bench.__init__.__globals__["write_config"]
+
+    def without(folder: Path, port: int, **changes: str) -> Path:
+        file: Path = text(folder, port, **changes)
+        file.write_text(file.read_text().replace('time = { path = "ts", unit = "ns" }\n', ""))
+        return file
+
+    monkeypatch.setitem(Bench.__init__.__globals__, "write_config", without)
 
 
 # ---- disks
