@@ -26,6 +26,7 @@ from edge_rnn.core.kernels import StepFunction, kernels
 from edge_rnn.detect import (
     alarm,
     arithmetic,
+    bar,
     charts,
     condition,
     explain,
@@ -100,7 +101,7 @@ def _entry(run: Callable[[int, int], float], key: str) -> EntryPoint:
 
 def _sources() -> str:
     modules = (
-        alarm, arithmetic, charts, condition, explain, fields_module, general, general_alarm,
+        alarm, arithmetic, bar, charts, condition, explain, fields_module, general, general_alarm,
         general_forecasts, general_inputs, general_rest, general_scores, guard, memory, plan_module,
         scorers, stages, tails, thresholds, trend, verdict,
     )  # fmt: skip
