@@ -35,7 +35,7 @@ from edge_rnn.service.wire.swath import Arrived
 from edge_rnn.stream.engine import Engine
 from edge_rnn.stream.types import Event
 
-PATIENCE_S = 0.05
+PATIENCE_S = 0.002
 _RETRY_S = 1.0
 # A commit that has not come back, or has failed for so long, with messages waiting for it: nothing moves.
 _OVERDUE_S = 10.0

@@ -31,6 +31,8 @@ told, as the connection was; from the third quick loss on both are thinned, too,
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import random
 import select
 import socket
@@ -75,6 +77,8 @@ _HEADS = 65_536
 # The first two bytes of an acknowledgement: its kind, and that a packet's number follows.
 _PUBACK = b"\x40\x02"
 _CONNACK_S = 10.0
+# More messages than this in a turn are a flood.
+_MANY = 8
 # How often paho looks whether it is time for a ping.
 _MISC_S = 0.1
 _CONNECT_S = 5.0
@@ -212,6 +216,7 @@ class Connection:
         self._where = f"{config.host}:{config.port}"
         self._inbox: list[Arrived] = []
         self._waiting = 0
+        self._many = False
         self._delivered: list[int] = []
         self._sure: dict[int, int] = {}
         self._in_flight_limit = MAX_IN_FLIGHT
@@ -246,6 +251,8 @@ class Connection:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.settimeout(0)
         self._wake_write.settimeout(0)
+        self._poll = select.poll()
+        self._polled = (-2, False)
         for name in (
             "on_connect", "on_disconnect", "on_message", "on_publish", "on_subscribe", "on_socket_open"
         ):  # fmt: skip
@@ -264,15 +271,19 @@ class Connection:
         Raises:
             CredentialsError: the broker refused user name or password before it ever accepted them.
         """
+        if self._many:
+            # In a flood whoever waits for this core goes first: what the broker still has to send then comes
+            # in one piece, and costs a part of what it would in many. A lone message is not held up.
+            os.sched_yield()
         self._advance()
         stream = self._stream()
         wait = max(0.0, timeout if self._open or self._attempt else min(timeout, self._until_attempt()))
         if stream is None:
-            self._select([], [], wait)
+            self._wait(None, wait, writing=False)
         else:
             pending = isinstance(stream, ssl.SSLSocket) and stream.pending() > 0
-            writing = [stream] if self._client.want_write() else []
-            readable, writable = self._select([stream], writing, 0.0 if pending else wait)
+            writing = self._client.want_write()
+            readable, writable = self._wait(stream, 0.0 if pending else wait, writing=writing)
             if readable or pending:
                 self._use("read", self._read)
             if self._open and (writable or (readable and self._client.want_write())):
@@ -285,6 +296,7 @@ class Connection:
                 self._lost(f"no answer to CONNECT; is this an MQTT broker?{self._tls_hint()}")
         if self._fatal is not None:
             raise self._fatal
+        self._many = self._waiting >= _MANY
         inbox, self._inbox, self._waiting = self._inbox, [], 0
         return inbox
 
@@ -435,7 +447,7 @@ class Connection:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return
-            readable, writable = self._select([stream], [stream] if self._client.want_write() else [], left)
+            readable, writable = self._wait(stream, left, writing=self._client.want_write())
             self._inbox.clear()
             self._waiting = 0
             if readable:
@@ -527,16 +539,30 @@ class Connection:
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def _select(self, reading: list[Any], writing: list[Any], wait: float) -> tuple[bool, bool]:
-        try:
-            readable, writable, _ = select.select([self._wake_read, *reading], writing, [], wait)
-        except (OSError, ValueError):
-            # The socket was closed under us (file number -1): reading it tells paho.
-            return bool(reading), False
-        if self._wake_read in readable:
-            with contextlib.suppress(OSError):
-                self._wake_read.recv(4096)
-        return any(s in readable for s in reading), bool(writable)
+    def _wait(self, stream: Any, seconds: float, *, writing: bool) -> tuple[bool, bool]:
+        """Until something happens: whether `stream` can be read and, if that is asked, written."""
+        number = -1 if stream is None else stream.fileno()
+        wanted = (number, writing)
+        if wanted != self._polled:
+            # Made anew when anything changes: a closed socket's number may be another's already.
+            self._poll = select.poll()
+            self._poll.register(self._wake_read, select.POLLIN)
+            if number >= 0:
+                self._poll.register(number, select.POLLIN | (select.POLLOUT if writing else 0))
+            self._polled = wanted
+        if number < 0 and stream is not None:
+            # The socket was closed under us: reading it tells paho.
+            return True, False
+        readable = writable = False
+        # Rounded up: a moment too early would be a turn for nothing.
+        for found, events in self._poll.poll(math.ceil(seconds * 1000)):
+            if found == number:
+                readable = bool(events & ~select.POLLOUT)
+                writable = bool(events & select.POLLOUT)
+            else:
+                with contextlib.suppress(OSError):
+                    self._wake_read.recv(4096)
+        return readable, writable
 
     def _use(self, what: str, work: Callable[[], Any]) -> int:
         """Run a call into paho; a result or an exception that means "lost" ends this connection, not us."""

@@ -167,7 +167,7 @@ class Lanes:
         """Judge the table's batch, in order, as `StreamTable.step` does."""
         table, t = self._table, self._words
         batch, n = table.batch, table.batch.size
-        self.look()
+        t[words.SIZE] = n
         used = self._used
         if used + n > len(self._records):
             self._records = np.zeros(max(_RECORDS, n), table.detector.verdict_dtype)

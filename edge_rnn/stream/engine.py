@@ -401,8 +401,9 @@ class Engine:
         rows, out, told, *addresses = self._lanes[group].step()
         judged = Judged(table, group, rows, out, partial(_explained, table), addresses)
         found.append(judged)
-        for index in sorted({*table.watch.made, *([] if told is None else told.tolist())}):
-            self._follow(table, int(rows[index]), judged.verdict(index), index)
+        if told is not None or table.watch.made:
+            for index in sorted({*table.watch.made, *([] if told is None else told.tolist())}):
+                self._follow(table, int(rows[index]), judged.verdict(index), index)
 
     def _judge_bursts(self, found: list[Judged], now_ns: int) -> None:
         """Assemble and step what the messages so far have brought, group by group."""
