@@ -25,8 +25,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,44 +33,35 @@ from numpy.typing import NDArray
 from edge_rnn.detect.guard import FRESH
 from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES
 from edge_rnn.stream.assemble import NEVER, TIME_LIMIT
-from edge_rnn.stream.events import MAX_SHARES, event_id
+from edge_rnn.stream.events import event_id
 from edge_rnn.stream.types import Event
+from edge_rnn.stream.watch_record import (
+    CLOCK_OPEN,
+    CLOCK_START,
+    CLOCK_WORST,
+    FLAP_OPEN,
+    FLAP_START,
+    FLAP_WORST,
+    HEAD,
+    HEARD,
+    LOOKED,
+    OVER,
+    Change,
+    WatchRules,
+    fault_event,
+    fresh_record,
+    is_head,
+    is_sound,
+)
 
 __all__ = ["HOLD_NS", "MINUTE_NS", "RESTART", "Watch", "WatchRules"]
 
-MINUTE_NS = 60 * 10**9
-HOLD_NS = 60 * 10**9
-RESTART = 100_000
+MINUTE_NS: Final = 60 * 10**9
+HOLD_NS: Final = 60 * 10**9
+RESTART: Final = 100_000
 CLOCK, FLAPPING = FAULT_KINDS.index("clock"), FAULT_KINDS.index("flapping")
-_FAULT = STATUSES.index("fault")
-# In `wrong` and `flaps`: 1, it is so now; this, it was so during the event that is open.
-_OVER = 2
-# Places in `head`: of each fault whether it is open, since when, and its worst (ns of offset; changes a
-# minute times 1000); the clock when a refused reading was heard last, and when it was looked at last.
-CLOCK_OPEN, CLOCK_START, CLOCK_WORST, FLAP_OPEN, FLAP_START, FLAP_WORST, HEARD, LOOKED, HEAD = range(9)
-_DIGEST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class WatchRules:
-    """What is watched; nothing by default.
-
-    clock_limit_ns: how far times may be from the clock; 0: clocks are not watched.
-    alarm: changes of the alarm in a minute that are still fine; 0: not watched.
-    channels: the same for each channel's value; empty: none is watched.
-    numbered: whether messages carry a sequence.
-    """
-
-    clock_limit_ns: int = 0
-    alarm: int = 0
-    channels: tuple[int, ...] = ()
-    numbered: bool = False
-
-    @property
-    def items(self) -> tuple[tuple[int, int], ...]:
-        """What may flap: (channel, limit), channel -1 is the alarm."""
-        watched = tuple((c, limit) for c, limit in enumerate(self.channels) if limit)
-        return (((-1, self.alarm),) if self.alarm else ()) + watched
+_FAULT: Final = STATUSES.index("fault")
+_DIGEST: Final = 8
 
 
 class Watch:
@@ -90,47 +80,14 @@ class Watch:
         self.made: dict[int, list[Event]] = {}
         self._names = tuple(names)
         self._items = rules.items
-        self._dtype(len(names))
-        self.fresh = np.zeros(1, self.dtype)
-        for name in self.dtype.names or ():
-            if name in ("seen", "refused", "since", "ring", "sequence"):
-                self.fresh[name] = NEVER
-            elif name == "last":
-                # Of a value nothing is known; an alarm is off at first.
-                self.fresh[name] = [0.0 if channel < 0 else math.nan for channel, _ in self._items]
-        self.fresh["head"][0, [HEARD, LOOKED]] = NEVER
+        self.fresh = fresh_record(rules, len(names))
+        self.dtype = self.fresh.dtype
+        layout = repr((self.dtype.descr, self._items, self._names))
+        self._layout = hashlib.blake2s(layout.encode(), digest_size=_DIGEST).digest()
         self.records = np.repeat(self.fresh, capacity)
         # Rows with something open, and rows whose alarm was on at their last verdict.
         self._marked = 0
         self._alarming = 0
-
-    def _dtype(self, c: int) -> None:
-        fields: list[tuple[str, str, tuple[int, ...]]] = [("head", "<i8", (HEAD,))]
-        if self.rules.clock_limit_ns:
-            fields += [(name, "<i8", (c,)) for name in ("seen", "refused", "since", "first", "offset")]
-        if self._items:
-            longest = max(limit for _, limit in self._items)
-            fields += [("ring", "<i8", (len(self._items), longest + 1)), ("last", "<f8", (len(self._items),))]
-        if self.rules.numbered:
-            fields += [("sequence", "<i8", (c,))]
-        if self.rules.clock_limit_ns:
-            fields += [("late", "u1", (c,)), ("wrong", "u1", (c,))]
-        if self._items:
-            fields += [("flaps", "u1", (len(self._items),))]
-        offsets, at = [], 0
-        for _, kind, shape in fields:
-            offsets.append(at)
-            at += int(kind[-1]) * math.prod(shape)
-        self.dtype = np.dtype(
-            {
-                "names": [name for name, _, _ in fields],
-                "formats": [(kind, shape) for _, kind, shape in fields],
-                "offsets": offsets,
-                "itemsize": (at + 7) // 8 * 8,
-            }
-        )
-        layout = repr((fields, self._items, self._names))
-        self._layout = hashlib.blake2s(layout.encode(), digest_size=_DIGEST).digest()
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` streams."""
@@ -188,12 +145,12 @@ class Watch:
             return True
         if saved[:_DIGEST] == self._layout and len(saved) == _DIGEST + self.dtype.itemsize:
             record = np.frombuffer(saved, self.dtype, 1, _DIGEST)
-            if not self._is_sound(record):
+            if not is_sound(self.rules, record):
                 return False
             self.records[row] = record[0]
         elif len(saved) >= _DIGEST + 8 * HEAD and saved[:_DIGEST] != self._layout:
             head = np.frombuffer(saved, "<i8", HEAD, _DIGEST)
-            if not _is_head(head):
+            if not is_head(head):
                 return False
             self.records["head"][row] = head
         else:
@@ -201,21 +158,6 @@ class Watch:
         self._marked += self._is_open(row)
         self._alarming += self._is_alarming(row)
         return True
-
-    def _is_sound(self, record: NDArray[np.void]) -> bool:
-        names = self.dtype.names or ()
-        times = [record[n][0].ravel() for n in ("seen", "refused", "since", "ring") if n in names]
-        return bool(
-            _is_head(record["head"][0])
-            and all(((t == NEVER) | (np.abs(t) < 2 * TIME_LIMIT - 1)).all() for t in times)
-            and all(
-                (np.abs(record[n][0]) < 2 * TIME_LIMIT - 1).all() for n in ("first", "offset") if n in names
-            )
-            and all(record[n].max() <= 2 for n in ("late", "wrong", "flaps") if n in names)
-            and ("last" not in names or not np.isinf(record["last"]).any())
-            and (not self.rules.alarm or record["last"][0, 0] in (0.0, 1.0))
-            and ("sequence" not in names or (record["sequence"] >= NEVER).all())
-        )
 
     # ---- numbers
 
@@ -336,7 +278,7 @@ class Watch:
                 flaps[item] = 1
         for item in np.flatnonzero(flaps == 1).tolist():
             if time_ns >= self._end_of(ring, item):
-                flaps[item] = _OVER
+                flaps[item] = OVER
         self._settle_flapping(row, stream, index, time_ns, joined=joined)
 
     def _end_of(self, ring: NDArray[np.int64], item: int) -> int:
@@ -427,7 +369,7 @@ class Watch:
                         for item in np.flatnonzero(flaps == 1).tolist()
                     ]
                     end = max([end, *ends])
-                    flaps[flaps == 1] = _OVER
+                    flaps[flaps == 1] = OVER
                 self._settle_flapping(row, stream, 0, end, joined=False)
             events = [event for made in self.made.values() for event in made]
             if events:
@@ -460,7 +402,7 @@ class Watch:
         since[right] = NEVER
         since[begins], first[begins] = now_ns, offsets[begins]
         flags = records["wrong"][rows]
-        flags[right & (flags == 1)] = _OVER
+        flags[right & (flags == 1)] = OVER
         flags[wrong & ~begins & (passed >= HOLD_NS)] = 1
         records["since"][rows], records["first"][rows], records["wrong"][rows] = since, first, flags
         records["offset"][rows] = np.where(heard, offsets, records["offset"][rows])
@@ -500,7 +442,7 @@ class Watch:
 
     # ---- events
 
-    def _clock(self, row: int, stream: str, change: Literal["open", "update", "close"], now_ns: int) -> Event:
+    def _clock(self, row: int, stream: str, change: Change, now_ns: int) -> Event:
         head = self.records["head"][row]
         channels: list[int] = []
         offset = math.nan
@@ -508,59 +450,15 @@ class Watch:
             channels = np.flatnonzero(self.records["wrong"][row]).tolist()
             if change != "close":
                 offset = self._offset(row) / 1e9
-        start = int(head[CLOCK_START])
-        return self._event(
-            stream, "clock", change, start, now_ns, offset, self.rules.clock_limit_ns / 1e9,
-            int(head[CLOCK_WORST]) / 1e9, channels,
-        )  # fmt: skip
+        numbers = offset, self.rules.clock_limit_ns / 1e9, int(head[CLOCK_WORST]) / 1e9
+        named = [self._names[c] for c in channels]
+        return fault_event(stream, "clock", change, int(head[CLOCK_START]), now_ns, numbers, named)
 
-    def _flapping(
-        self, row: int, stream: str, change: Literal["open", "update", "close"], time_ns: int, rate: float
-    ) -> Event:
+    def _flapping(self, row: int, stream: str, change: Change, time_ns: int, rate: float) -> Event:
         head = self.records["head"][row]
         flags = self.records["flaps"][row] if self._items else np.zeros(0, np.uint8)
         open_ = [self._items[item] for item in np.flatnonzero(flags).tolist()]
         limit = min((limit for _, limit in open_), default=math.nan)
-        channels = [channel for channel, _ in open_ if channel >= 0]
-        return self._event(
-            stream, "flapping", change, int(head[FLAP_START]), time_ns, rate, limit,
-            int(head[FLAP_WORST]) / 1000, channels,
-        )  # fmt: skip
-
-    def _event(
-        self,
-        stream: str,
-        kind: str,
-        change: Literal["open", "update", "close"],
-        start_ns: int,
-        time_ns: int,
-        score: float,
-        limit: float,
-        peak: float,
-        channels: Sequence[int],
-    ) -> Event:
-        return Event(
-            type=change,
-            id=event_id(stream, kind, start_ns),
-            stream=stream,
-            kind=kind,
-            start_ns=start_ns,
-            time_ns=time_ns,
-            end_ns=time_ns if change == "close" else None,
-            score=float(score),
-            threshold=float(limit),
-            peak=float(peak),
-            peak_ns=start_ns,
-            shares=tuple((self._names[c], math.nan) for c in channels[:MAX_SHARES]),
-        )
-
-
-def _is_head(head: NDArray[np.int64]) -> bool:
-    """Whether a watch could have left such a head."""
-    return bool(
-        ((head == NEVER) | (np.abs(head) < 2 * TIME_LIMIT - 1)).all()
-        and head[CLOCK_OPEN] in (0, 1)
-        and head[FLAP_OPEN] in (0, 1)
-        and (head[[CLOCK_START, CLOCK_WORST, FLAP_START, FLAP_WORST]] != NEVER).all()
-        and head[FLAP_WORST] >= 0
-    )
+        numbers = rate, limit, int(head[FLAP_WORST]) / 1000
+        named = [self._names[channel] for channel, _ in open_ if channel >= 0]
+        return fault_event(stream, "flapping", change, int(head[FLAP_START]), time_ns, numbers, named)

@@ -239,7 +239,7 @@ def watched(assembly: Assembly) -> list[Group]:
 @pytest.mark.parametrize("mode", list(ASSEMBLIES))
 def test_any_cut_and_any_restart_give_the_same_faults(mode) -> None:
     kinds: set[str] = set()
-    for seed in range(6):
+    for seed in range(3):
         blocks = script(seed, blocks=80)
         whole = Engine(watched(ASSEMBLIES[mode]))
         expected = play(whole, blocks)
@@ -353,7 +353,8 @@ def test_mutated_watches_are_refused_or_can_be_lived_with() -> None:
     ((stream, blob),) = one.states()
     begin = _HEAD.size + sum(_HEAD.unpack_from(blob)[4:])
     source, accepted = random.Random(9), 0
-    for _ in range(3000):
+    other = engine(flapping=4, flapping_channels=(2, 2))
+    for _ in range(1000):
         body = bytearray(blob[:-4])
         for _ in range(source.choice((1, 1, 3))):
             at = begin + source.randrange(len(body) - begin)
@@ -363,7 +364,6 @@ def test_mutated_watches_are_refused_or_can_be_lived_with() -> None:
                 at = min(at, len(body) - 8)
                 body[at : at + 8] = struct.pack("<q", source.choice((0, -1, 2**62, -(2**63), 2**63 - 1, 5)))
         body += struct.pack("<I", zlib.crc32(body, zlib.crc32(stream.encode())))
-        other = engine(flapping=4, flapping_channels=(2, 2))
         try:
             other.load(stream, bytes(body))
         except SnapshotError:
@@ -374,7 +374,7 @@ def test_mutated_watches_are_refused_or_can_be_lived_with() -> None:
         other.take_events()
         assert other.states()
         other.forget(stream)
-    assert 100 < accepted < 2990
+    assert 50 < accepted < 990
 
 
 # ---- numbers
