@@ -191,6 +191,7 @@ name = "b"
 model = "bench.safetensors"
 topic = "bench/{{machine}}/all"
 time = {{ path = "ts", unit = "ns" }}
+clock_limit = "0s"
 channels = [{names}]
 """
     toml = Path(folder, "bench.toml")

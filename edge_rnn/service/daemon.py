@@ -289,7 +289,9 @@ class Daemon:
             if self._tick.due(now):
                 self._log.sum_up()
                 self._blind.look(now)
-                intake.emit(running.pipeline.engine.tick(running.arrival.next_ns()))
+                # Arrival times do not follow a clock that was set back; a sender's times are held against it.
+                now_ns, clock_ns = running.arrival.next_ns(), self._clock.wall_ns()
+                intake.emit(running.pipeline.engine.tick(now_ns, clock_ns))
                 self._tell()
             commit = running.commits.due()
             if commit is not None and now >= commit:

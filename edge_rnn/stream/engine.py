@@ -445,11 +445,14 @@ class Engine:
                 assembler.use(row, table.uses)
                 table.changed.add(row)
 
-    def tick(self, now_ns: int) -> list[Verdict]:
+    def tick(self, now_ns: int, clock_ns: int | None = None) -> list[Verdict]:
         """Close vectors that have waited too long; report streams that are silent or whose clock is wrong.
 
         A stream whose clock is found wrong, or right again, or which has stopped flapping, gives one verdict.
         A silent stream gives one verdict, with status `fault`, when it falls silent; nothing is stepped.
+
+        Args:
+            clock_ns: what times of readings are held against, where `now_ns` does not follow the clock.
         """
         verdicts: list[Verdict] = []
         for table in self._tables.values():
@@ -462,7 +465,7 @@ class Engine:
                 self._order += [table] * (table.batch.size - before)
         self._judge(verdicts)
         for name, table in self._tables.items():
-            verdicts += self._watch(table, now_ns)
+            verdicts += self._watch(table, now_ns, now_ns if clock_ns is None else clock_ns)
             verdicts += self._silent(name, table, now_ns)
         return verdicts
 
@@ -622,10 +625,10 @@ class Engine:
         self.counters.events += len(events)
         self._events += events
 
-    def _watch(self, table: StreamTable, now_ns: int) -> list[Verdict]:
+    def _watch(self, table: StreamTable, now_ns: int, clock_ns: int) -> list[Verdict]:
         marks = table.assembler.marks
         told, changed = table.watch.tick(
-            now_ns, table.assembler.times, marks[:, ACTIVE_AT], table.taken, table.ids
+            now_ns, clock_ns, table.assembler.times, marks[:, ACTIVE_AT], table.taken, table.ids
         )
         table.changed.update(changed)
         found: list[Verdict] = []

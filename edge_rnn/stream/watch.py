@@ -335,6 +335,7 @@ class Watch:
     def tick(
         self,
         now_ns: int,
+        clock_ns: int,
         times: NDArray[np.int64],
         active_at: NDArray[np.int64],
         taken: NDArray[np.bool_],
@@ -343,13 +344,14 @@ class Watch:
         """Look at the clocks, and end the flapping of streams that send no more.
 
         Args:
+            now_ns: on the scale of arrivals; clock_ns: what times are held against.
             times: i8 (capacity, C): event time of each channel's newest value; active_at: i8 (capacity,): the
                 clock at each stream's last sample; taken: rows in use; streams: ids by row.
 
         Returns:
             Rows whose faults have changed, with their events; and all rows whose records have.
         """
-        touched = self._look_at_clocks(now_ns, times, taken) if self.rules.clock_limit_ns else []
+        touched = self._look_at_clocks(now_ns, clock_ns, times, taken) if self.rules.clock_limit_ns else []
         concerned = set(touched)
         if self._marked:
             concerned.update(np.flatnonzero(self.has_open & taken).tolist())
@@ -378,7 +380,9 @@ class Watch:
         self.made = {}
         return told, sorted(changed)
 
-    def _look_at_clocks(self, now_ns: int, times: NDArray[np.int64], taken: NDArray[np.bool_]) -> list[int]:
+    def _look_at_clocks(
+        self, now_ns: int, clock_ns: int, times: NDArray[np.int64], taken: NDArray[np.bool_]
+    ) -> list[int]:
         records, limit = self.records, self.rules.clock_limit_ns
         fresh = times != records["seen"]
         refused = records["refused"] != NEVER
@@ -387,10 +391,10 @@ class Watch:
             return []
         fresh, refused = fresh[rows], refused[rows]
         heard = fresh | refused
-        moments = np.where(fresh, times[rows], np.where(refused, records["refused"][rows], now_ns))
+        moments = np.where(fresh, times[rows], np.where(refused, records["refused"][rows], clock_ns))
         # A channel that was never heard has no time that could be fresh.
         heard &= moments != NEVER
-        offsets = np.where(heard, moments, now_ns) - now_ns
+        offsets = np.where(heard, moments, clock_ns) - clock_ns
         far = np.abs(offsets) > limit
         wrong = heard & (far | (~fresh & (records["late"][rows] != 0)))
         right = heard & ~wrong
