@@ -118,20 +118,6 @@ class Bench:
         self.daemon.close()
 
 
-@pytest.fixture
-def bench(tmp_path):
-    made: list[Bench] = []
-
-    def make(**changes) -> Bench:
-        made.append(Bench(tmp_path, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        if one.daemon.running.store._connection is not None:
-            one.close()
-
-
 def test_scores_leave_at_once_acknowledgements_after_the_commit(bench) -> None:
     b = bench(commit_every="1s")
     b.link.bring(payload(0), payload(1))

@@ -22,26 +22,12 @@ from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.pipeline import build
 from edge_rnn.stream.states import _HEAD
-from tests.service.test_daemon import Bench
 from tests.support import torture
 from tests.support.daemon import START_NS, DaemonProcess, DaemonThread, gru_model, payload, write_config
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_peer import Peer, wait_for
 
 TOPIC = "plant/7/all"
-
-
-@pytest.fixture
-def bench(tmp_path):
-    made: list[Bench] = []
-
-    def make(**changes) -> Bench:
-        made.append(Bench(tmp_path, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 # ---- on the bench

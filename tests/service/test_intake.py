@@ -16,20 +16,6 @@ from tests.support.mqtt_peer import wait_for
 COMMANDS = "[commands]\n"
 
 
-@pytest.fixture
-def bench(tmp_path):
-    made: list[Bench] = []
-
-    def make(folder=tmp_path, **changes) -> Bench:
-        made.append(Bench(folder, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        if one.daemon.running.store._connection is not None:
-            one.close()
-
-
 def engine_of(b: Bench):
     return b.daemon.running.pipeline.engine
 

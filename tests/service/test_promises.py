@@ -28,19 +28,6 @@ YEAR_S = 365 * 86_400
 TOPIC = "plant/7/all"
 
 
-@pytest.fixture
-def bench(tmp_path):
-    made: list[Bench] = []
-
-    def make(**changes) -> Bench:
-        made.append(Bench(tmp_path, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 # ---- hostile payloads, through decoder and engine
 
 
@@ -139,9 +126,9 @@ def jumps(folder: Path, count: int, seed: int) -> tuple[int, int]:
     made = Bench(folder, commit_every="1s", mqtt='delivery = "at-least-once"')
     sent = starts = wall = 0
     for number in range(1, count + 1):
-        # Years, a step of NTP, hours of sleep, or a clock that creeps back: between 1972 and 2250.
+        # Years, a step of NTP, hours of sleep, or a clock that creeps back: between 1982 and 2114.
         step = source.choice((YEAR_S * source.uniform(-60, 60), source.uniform(-2, 2), 7200, -0.001))
-        wall = max(-100 * YEAR_S * 10**9, min(wall + int(step * 1e9), 150 * YEAR_S * 10**9))
+        wall = max(-100 * YEAR_S * 10**9, min(wall + int(step * 1e9), 32 * YEAR_S * 10**9))
         made.jump = wall
         before = len(made.topics("/score"))
         few = source.randint(1, 5)
@@ -151,11 +138,13 @@ def jumps(folder: Path, count: int, seed: int) -> tuple[int, int]:
             sent += 1
         made.turn(1.1)
         scores = [json.loads(text) for text in made.topics("/score")[before:]]
-        assert len(scores) == few, (number, step)
         assert not any(score["alarm"] for score in scores), (number, scores)
+        # A pause of years may be said to be one, beside the readings.
+        assert sum(score["status"] != "fault" for score in scores) == few, (number, step, scores)
         assert made.daemon.counters.errors == made.daemon.counters.commit_failures == 0
         if number % 40 == 0 or number == count:
-            times = [json.loads(text)["time_ns"] for text in made.topics("/score")]
+            scores = [json.loads(text) for text in made.topics("/score")]
+            times = [score["time_ns"] for score in scores if score["status"] != "fault"]
             assert times == sorted(set(times))
             assert len(made.link.acked) == len(times)
             assert stepped(folder) == sent

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from io import BytesIO
 
 from edge_rnn.errors import ConfigError, DecodeError
-from edge_rnn.service.codecs.base import MAX_BYTES, Field, TimeField
 from edge_rnn.service.codecs.documents import DocumentDecoder
 
 MAX_DEPTH = 64
@@ -23,17 +22,7 @@ _REFERENCES = (25, 28, 29, 256)
 class CborDecoder(DocumentDecoder):
     """See the module."""
 
-    def __init__(
-        self,
-        fields: tuple[Field, ...],
-        time: TimeField | None = None,
-        max_bytes: int = MAX_BYTES,
-        *,
-        each: str | None = None,
-        key: tuple[str, ...] = (),
-        partial: bool = False,
-    ) -> None:
-        super().__init__(fields, time, max_bytes, each=each, key=key, partial=partial)
+    def _prepare(self) -> None:
         self._read = cbor_reader("cbor")
 
     def _parse(self, payload: bytes) -> object:

@@ -49,6 +49,10 @@ class DocumentDecoder(Decoder):
         self._keys = tuple(parse_path(path) for path in key)
         self._partial = partial
         self._number: tuple[Path, str] | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a format makes ready once, when all of the above is known."""
 
     def number_by(self, place: Field) -> None:
         """See `Decoder.number_by`."""

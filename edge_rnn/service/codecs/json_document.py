@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from edge_rnn.errors import DecodeError
-from edge_rnn.service.codecs.base import MAX_BYTES, Field, TimeField
+from edge_rnn.service.codecs.base import Field
 from edge_rnn.service.codecs.documents import DocumentDecoder
-from edge_rnn.service.codecs.paths import Path, parse_path
+from edge_rnn.service.codecs.paths import Path
 from edge_rnn.stream.types import Message
 
 # A tree of the asked-for names: a leaf is the place in the result.
@@ -32,23 +32,16 @@ class JsonDecoder(DocumentDecoder):
         names: where all that is asked for are names of one object: these, the time's last; else None.
     """
 
-    def __init__(
-        self,
-        fields: tuple[Field, ...],
-        time: TimeField | None = None,
-        max_bytes: int = MAX_BYTES,
-        *,
-        each: str | None = None,
-        key: tuple[str, ...] = (),
-        partial: bool = False,
-    ) -> None:
-        super().__init__(fields, time, max_bytes, each=each, key=key, partial=partial)
-        paths = [parse_path(field.path) for field in fields]
-        if time is not None:
-            paths.append(parse_path(time.path))
-        plain = each is None and not key
-        self.quick = quick_reader(paths, timed=time is not None) if plain else None
-        self.names: tuple[str, ...] | None = None
+    quick: Callable[[bytes], list[Any]] | None
+    names: tuple[str, ...] | None
+
+    def _prepare(self) -> None:
+        paths = [path for path, _ in self._paths]
+        if self.time is not None:
+            paths.append(self._time_path)
+        plain = self._each is None and not self._keys
+        self.quick = quick_reader(paths, timed=self.time is not None) if plain else None
+        self.names = None
         if self.quick is not None and all(len(path) == 1 for path in paths):
             self.names = tuple(str(path[0]) for path in paths)
 
