@@ -33,10 +33,10 @@ def test_it_learns_every_row_and_carries_no_detector() -> None:
     assert once.scaler is not None
     np.testing.assert_allclose(once.scaler.mean, table().values.mean(axis=0))
     np.testing.assert_array_equal(once.layers[0].w_ih, again.layers[0].w_ih)
-    # The last rows count: other ones make another network.
+    # The last rows count: in another order, which no scaler sees, they make another network.
     other = table()
-    other.values[-60:] += 1.0
+    other.values[-60:] = other.values[-60:][::-1].copy()
     changed = train_network(other, recipe, soft, ("difference:a",))
     assert not np.array_equal(once.layers[0].w_ih, changed.layers[0].w_ih)
-    with pytest.raises(DataError, match="at least 100 to train on, got 50"):
+    with pytest.raises(DataError, match="at least 100 rows to train on, got 50"):
         train_network(table(50), recipe, soft)
