@@ -188,7 +188,8 @@ class Lanes:
             marked = rows[self._marked[:n] != 0]
             # Whatever opens here may close here: every verdict of such a stream is looked at.
             told = np.flatnonzero(np.isin(rows, marked))
-        table.watch.judge(rows, table.ids, out, batch.x[:n], batch.present[:n])
+        if told is not None or table.watch.is_busy:
+            table.watch.judge(rows, table.ids, out, batch.x[:n], batch.present[:n])
         if table.tap is not None:
             ids = table.ids
             table.tap([str(ids[row]) for row in rows.tolist()], out, batch.x[:n], batch.present[:n])

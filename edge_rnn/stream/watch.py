@@ -115,6 +115,11 @@ class Watch:
         return [event_id(stream, kind, head[start]) for kind, is_open, start in kinds if head[is_open]]
 
     @property
+    def is_busy(self) -> bool:
+        """Whether `judge` has to look at verdicts even if no alarm is on in any of them."""
+        return bool(self._marked or self._alarming or any(self.rules.channels))
+
+    @property
     def has_open(self) -> NDArray[np.bool_]:
         """bool (capacity,): rows with an open event."""
         head = self.records["head"]
@@ -352,9 +357,10 @@ class Watch:
             Rows whose faults have changed, with their events; and all rows whose records have.
         """
         touched = self._look_at_clocks(now_ns, clock_ns, times, taken) if self.rules.clock_limit_ns else []
-        concerned = set(touched)
-        if self._marked:
-            concerned.update(np.flatnonzero(self.has_open & taken).tolist())
+        wanted = self.has_open if self._marked else np.zeros(len(taken), np.bool_)
+        if touched:
+            wanted |= (self.records["wrong"] == 1).any(axis=1)
+        concerned: list[int] = np.flatnonzero(wanted & taken).tolist() if touched or self._marked else []
         told: list[tuple[int, list[Event]]] = []
         changed = set(touched)
         for row in sorted(concerned, key=lambda row: str(streams[row])):
