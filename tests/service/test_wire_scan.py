@@ -258,3 +258,41 @@ def test_lanes_of_another_generation_are_taken_message_by_message(tmp_path) -> N
     (run,) = runs(quick, own.generation)
     assert isinstance(run, list)
     assert as_readings(own, quick)[0][0] == "press/1"
+
+
+@pytest.mark.parametrize(
+    ("time", "given", "expected"),
+    [
+        ("", None, None),
+        ('time = { path = "ts", unit = "s" }', 1_763_700_000, 1_763_700_000 * 10**9),
+        ('time = { path = "ts", unit = "ms" }', 1_763_700_000_123, 1_763_700_000_123 * 10**6),
+        ('time = { path = "ts", unit = "auto" }', 1_763_700_000, 1_763_700_000 * 10**9),
+        ('time = { path = "ts", unit = "auto" }', 1_763_700_000_123_456, 1_763_700_000_123_456 * 1000),
+        ('time = { path = "ts", unit = "auto" }', 99, "refused"),
+        ('time = { path = "ts", unit = "s" }', 2**62, "refused"),
+    ],
+)
+def test_times_in_any_unit_and_of_arrival(tmp_path, time, given, expected) -> None:
+    file = write_config(tmp_path, 1, protocol="3.1.1")
+    text = file.read_text().replace('time = { path = "ts", unit = "ns" }', time)
+    # Without times of their own there is no clock to watch.
+    file.write_text("\n".join(line for line in text.split("\n") if time or "clock_limit" not in line))
+    own = build(load_config(file), START_NS)
+    known = json.dumps({"ts": 1_763_700_000, "vib": 1.0, "temp": 2.0}).encode()
+    for _ in range(2):
+        own.take_all([Delivery("plant/1/all", known, 0, False, 5, 0, 1)], DaemonCounters(), Log("error"))
+    data = b"".join(
+        packet("plant/1/all", json.dumps({"ts": given, "vib": i, "temp": 2.5}).encode()) for i in range(3)
+    )
+    reader = Reader(own, False)
+    quick, _, _ = reader.read([data], quick=True)
+    found = as_readings(own, quick)
+    if expected == "refused":
+        assert found == []
+        return
+    assert [type(one) for one in quick] == [Swath]
+    times = [time_ns for _, time_ns, _ in found]
+    if expected is None:
+        assert times == [m.arrival_ns for m in expanded(quick)]
+    else:
+        assert times == [expected] * 3
