@@ -24,6 +24,15 @@ def test_the_limit_is_measured_beside_run_and_step(tmp_path, capsys, monkeypatch
     assert len(capsys.readouterr().out.splitlines()) == 7
 
 
+def test_two_bytes_a_weight_are_measured_beside_four(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(speed, "LARGE", [])
+    assert speed.main(["--rounds", "3", "--only", "f16", "--json", str(tmp_path / "speed.json")]) == 0
+    rows = json.loads((tmp_path / "speed.json").read_text())["f16"]
+    assert [row["network"] for row in rows] == ["LSTM 8/64/1", "GRU 8/64/1"]
+    assert all(0 < row["difference"] < 1e-3 and row["f16"] > 0 for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_batches_are_measured_beside_the_product_alone(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(speed, "BATCHES", [(2, 20, 2)])
     monkeypatch.setattr(speed, "STREAMS", (2, 65))

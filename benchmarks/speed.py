@@ -1,15 +1,15 @@
 """How far a step is from what the machine can do: `run` and `step` beside LIMIT, batches beside OpenBLAS, the
 detector beside the step.
 
-    taskset -c 1 python -m benchmarks.speed [--json FILE] [--rounds 11] [--only limit|large|batch|detector]
+    taskset -c 1 python -m benchmarks.speed [--json FILE] [--rounds 11] [--only TABLE]
 
 LIMIT (`limit/limit.c`, compiled here with $CC, gcc, clang or cc for this machine) reads as many bytes as
 the network has weights, multiplies them, and does nothing else. It counts only where it reaches 90 % of the
 machine's rate of multiply-adds, or of reading the same bytes without any arithmetic; elsewhere no ratio
 is printed. Contenders take turns: each round runs LIMIT, `Stepper.run` and `Stepper.step` of one
 network within about a tenth of a second, and a ratio is the median of the rounds' ratios. On a machine that
-does other work, too, look at the spread. `large` is the same for 256 and 512 units; `batch` and
-`detector` are in `many.py`.
+does other work, too, look at the spread. TABLE: `limit`; `large`, the same for 256 and
+512 units; `f16` (`half.py`); `batch` and `detector` (`many.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from benchmarks import many
+from benchmarks import half, many
 from benchmarks.conftest import SHAPES, forecaster
 from edge_rnn import Stepper
 from edge_rnn.core.model import GATES, Model
@@ -195,7 +195,7 @@ def table(rows: list[Row]) -> str:
 
 
 def tables(only: str | None, rounds: int) -> dict[str, object]:
-    """Print the tables asked for; `large` only if it is asked for by name. Their rows, as JSON has them."""
+    """Print the tables asked for, `large` and `f16` only if by name. Their rows, as JSON has them."""
     report: dict[str, object] = {}
     for name, shapes in (("limit", SHAPES), ("large", LARGE)):
         if only == name or (only is None and name == "limit"):
@@ -204,6 +204,10 @@ def tables(only: str | None, rounds: int) -> dict[str, object]:
                 rows = [measure(program, c, s, rounds) for c in ("lstm", "gru") for s in shapes]
             print(table(rows), end="\n\n")
             report["rows" if name == "limit" else name] = [asdict(row) for row in rows]
+    if only == "f16":
+        halves = [half.measure_half(c, s, rounds) for c in ("lstm", "gru") for s in [(8, 64, 1), *LARGE]]
+        print(half.half_table(halves))
+        report["f16"] = [asdict(row) for row in halves]
     if only in (None, "batch"):
         cells = ("lstm", "gru", "rnn_tanh")
         batches = [many.measure_batch(c, s, n, rounds) for c in cells for s in BATCHES for n in STREAMS]
@@ -221,7 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="run and step beside the machine's limit")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--only", choices=("limit", "large", "batch", "detector"), help="one table alone")
+    parser.add_argument(
+        "--only", choices=("limit", "large", "f16", "batch", "detector"), help="one table alone"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 3:
         parser.error(f"--rounds: expected at least 3, got {options.rounds}")

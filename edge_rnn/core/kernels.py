@@ -32,11 +32,19 @@ from edge_rnn.core import fields as at
 from edge_rnn.core import header, simd
 from edge_rnn.core import jit as jit_module
 from edge_rnn.core import model as model_module
+from edge_rnn.core import pairs as pairs_module
+from edge_rnn.core import products as products_module
+from edge_rnn.core import runs as runs_module
+from edge_rnn.core import sums as sums_module
 from edge_rnn.core.activations import activations
 from edge_rnn.core.arrays import fits
 from edge_rnn.core.entries import DONE, UNFIT
 from edge_rnn.core.jit import EntryPoint, inlined, jit, source_digest
+from edge_rnn.core.pairs import build_pairs
+from edge_rnn.core.products import build_dense, weight_load
+from edge_rnn.core.runs import build_run
 from edge_rnn.core.simd import Address
+from edge_rnn.core.sums import row_products
 
 StepFunction = Callable[[Address, Address, Address, Address, Address], None]
 
@@ -68,29 +76,32 @@ class Kernels:
 
 
 def _sources() -> str:
-    modules = (activations_module, arrays_module, at, entries_module, header, jit_module, model_module, simd)
+    modules = (
+        activations_module, arrays_module, at, entries_module, header, jit_module, model_module, pairs_module,
+        products_module, runs_module, simd, sums_module,
+    )  # fmt: skip
     return source_digest(__file__, *(str(m.__file__) for m in modules))
 
 
 def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
     N = lanes
-    # Bytes of a weight, and of a vector of them.
-    B = 2 if half else 4
-    V = B * N
+    V = (2 if half else 4) * N  # bytes of a vector of weights
     store, store_float, load_float, load_int, tree = (
         simd.store, simd.store_float, simd.load_float, simd.load_int, simd.tree,
     )  # fmt: skip
     vectors, math, functions = simd.vector_access(lanes), simd.vector_math(fused), activations(fused)
     load, splat, zero = vectors.load, vectors.splat, vectors.zero
-    fma, add, sub, mul, div = math.fma, math.add, math.sub, math.mul, math.div
-    tanh, gate, sigmoid, exp, relu = (
-        functions.tanh, functions.gate, functions.sigmoid, functions.exp, functions.relu,
-    )  # fmt: skip
+    fma, add, sub, div = math.fma, math.add, math.sub, math.div
+    tanh, sigmoid, exp, relu = functions.tanh, functions.sigmoid, functions.exp, functions.relu
     wide = simd.vector_access(16)
     load16, spread16, zero16 = wide.load, wide.spread, wide.zero
-    instruction = half and jit_module.widens_halves()
-    weight = simd.half_load(lanes, instruction) if half else load
-    weight16 = simd.half_load(16, instruction) if half else load16
+    weight, dense, pairs = weight_load(lanes, half), build_dense(fused, half), build_pairs(lanes, fused, half)
+    lstm_sums, lstm_cell, gru_sums, gru_cell = (
+        pairs.lstm_sums, pairs.lstm_cell, pairs.gru_sums, pairs.gru_cell,
+    )  # fmt: skip
+    row4, row3 = row_products(lanes, fused, 4, half), row_products(lanes, fused, 3, half)
+    # Two blocks together keep 16 sums: 32 registers of their width are there where 16 lanes are chosen.
+    paired = lanes == 16
 
     @jit
     def rnn(
@@ -121,81 +132,57 @@ def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
         w: Address, x: Address, n_x: int, h: Address, n_h: int, c: Address, new_h: Address, blocks: int
     ) -> None:
         for block in range(blocks):
-            i, f, g, o = load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)
-            ib, fb, gb, ob = zero(), zero(), zero(), zero()
+            a, b = (load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)), (zero(), zero(), zero(), zero())
             w += 16 * N
-            for j in range(n_x):
-                v = splat(x, j)
-                i = fma(v, weight(w, 0), i)
-                f = fma(v, weight(w, N), f)
-                g = fma(v, weight(w, 2 * N), g)
-                o = fma(v, weight(w, 3 * N), o)
+            for k in range(n_x):
+                a = row4(w, splat(x, k), a)
                 w += 4 * V
             for k in range(0, n_h - 1, 2):
-                v = splat(h, k)
-                i = fma(v, weight(w, 0), i)
-                f = fma(v, weight(w, N), f)
-                g = fma(v, weight(w, 2 * N), g)
-                o = fma(v, weight(w, 3 * N), o)
-                v = splat(h, k + 1)
-                ib = fma(v, weight(w, 4 * N), ib)
-                fb = fma(v, weight(w, 5 * N), fb)
-                gb = fma(v, weight(w, 6 * N), gb)
-                ob = fma(v, weight(w, 7 * N), ob)
+                a, b = row4(w, splat(h, k), a), row4(w + 4 * V, splat(h, k + 1), b)
                 w += 8 * V
             if n_h & 1:
-                v = splat(h, n_h - 1)
-                i = fma(v, weight(w, 0), i)
-                f = fma(v, weight(w, N), f)
-                g = fma(v, weight(w, 2 * N), g)
-                o = fma(v, weight(w, 3 * N), o)
+                a = row4(w, splat(h, n_h - 1), a)
                 w += 4 * V
-            i, f, g, o = gate(add(i, ib)), gate(add(f, fb)), tanh(add(g, gb)), gate(add(o, ob))
-            new_c = fma(f, load(c, block * N), mul(i, g))
-            store(c, block * N, new_c)
-            store(new_h, block * N, mul(o, tanh(new_c)))
+            z = (add(a[0], b[0]), add(a[1], b[1]), add(a[2], b[2]), add(a[3], b[3]))
+            one, one_h = lstm_cell(z, load(c, block * N))
+            store(c, block * N, one)
+            store(new_h, block * N, one_h)
 
     @jit
     def gru(w: Address, x: Address, n_x: int, h: Address, n_h: int, new_h: Address, blocks: int) -> None:
         for block in range(blocks):
-            r, z, nx, nh = load(w, 0), load(w, N), load(w, 2 * N), load(w, 3 * N)
-            rb, zb, nb = zero(), zero(), zero()
+            a, b = (load(w, 0), load(w, N), load(w, 2 * N)), (zero(), zero(), zero())
+            nh = load(w, 3 * N)
             w += 16 * N
-            for j in range(n_x):
-                v = splat(x, j)
-                r = fma(v, weight(w, 0), r)
-                z = fma(v, weight(w, N), z)
-                nx = fma(v, weight(w, 2 * N), nx)
+            for k in range(n_x):
+                a = row3(w, splat(x, k), a)
                 w += 3 * V
+            nx, a = a[2], (a[0], a[1], nh)
             for k in range(0, n_h - 1, 2):
-                v = splat(h, k)
-                r = fma(v, weight(w, 0), r)
-                z = fma(v, weight(w, N), z)
-                nh = fma(v, weight(w, 2 * N), nh)
-                v = splat(h, k + 1)
-                rb = fma(v, weight(w, 3 * N), rb)
-                zb = fma(v, weight(w, 4 * N), zb)
-                nb = fma(v, weight(w, 5 * N), nb)
+                a, b = row3(w, splat(h, k), a), row3(w + 3 * V, splat(h, k + 1), b)
                 w += 6 * V
             if n_h & 1:
-                v = splat(h, n_h - 1)
-                r = fma(v, weight(w, 0), r)
-                z = fma(v, weight(w, N), z)
-                nh = fma(v, weight(w, 2 * N), nh)
+                a = row3(w, splat(h, n_h - 1), a)
                 w += 3 * V
-            r, z = gate(add(r, rb)), gate(add(z, zb))
-            n = tanh(fma(r, add(nh, nb), nx))
-            store(new_h, block * N, fma(z, sub(load(h, block * N), n), n))
+            z = (add(a[0], b[0]), add(a[1], b[1]), nx, add(a[2], b[2]))
+            store(new_h, block * N, gru_cell(z, load(h, block * N)))
 
     @jit
-    def dense(w: Address, x: Address, rows16: int, columns: int, y: Address) -> None:
-        row = w + 4 * ((columns + 15) & -16)
-        for o in range(columns):
-            sums = zero16()
-            for k in range(0, rows16, 16):
-                sums = fma(weight16(row, k), load16(x, k), sums)
-            store_float(y, o, tree(sums) + load_float(w, o))
-            row += B * rows16
+    def lstm_pair(w: Address, x: Address, n_x: int, h: Address, n_h: int, c: Address) -> None:
+        first, second = lstm_sums(w, x, n_x, h, n_h)
+        one, one_h = lstm_cell(first, load(c, 0))
+        two, two_h = lstm_cell(second, load(c, N))
+        store(c, 0, one)
+        store(c, N, two)
+        store(h, 0, one_h)
+        store(h, N, two_h)
+
+    @jit
+    def gru_pair(w: Address, x: Address, n_x: int, h: Address, n_h: int) -> None:
+        first, second = gru_sums(w, x, n_x, h, n_h)
+        one, two = gru_cell(first, load(h, 0)), gru_cell(second, load(h, N))
+        store(h, 0, one)
+        store(h, N, two)
 
     @inlined
     def fill_padding(y: Address, columns: int) -> None:
@@ -245,13 +232,18 @@ def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
             h, c = state + 4 * load_int(record, at.H), state + 4 * load_int(record, at.C)
             old, new = h, h
             spare = scratch + 4 * load_int(plan, at.OLD)
+            pair = blocks == 2 and projection < 0 and cell in (at.LSTM, at.GRU) if paired else False
             if projection >= 0:
                 new = spare
-            elif blocks > 1:
+            elif blocks > 1 and not pair:
                 for k in range(0, n_h, 16):
                     store(spare, k, load16(h, k))
                 old = spare
-            if cell == at.LSTM:
+            if paired and pair and cell == at.LSTM:
+                lstm_pair(w, source, n_x, h, n_h, c)
+            elif paired and pair:
+                gru_pair(w, source, n_x, h, n_h)
+            elif cell == at.LSTM:
                 lstm(w, source, n_x, old, n_h, c, new, blocks)
             elif cell == at.GRU:
                 gru(w, source, n_x, old, n_h, new, blocks)
@@ -271,10 +263,11 @@ def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
             target = y
             if index + 1 < linears:
                 target = scratch + 4 * load_int(plan, at.WORK_A + (index & 1))
+            # The padding first, as a whole: behind the outputs it would take a call of `memset`.
+            store(target, ((columns + 15) & -16) - 16, zero16())
             dense(
                 weights + 4 * load_int(record, at.DENSE), source, load_int(record, at.ROWS16), columns, target
             )
-            fill_padding(target, columns)
             kind = load_int(record, at.ACTIVATION)
             if kind:
                 activate(kind, target, columns)
@@ -286,6 +279,12 @@ def _build_step(lanes: int, fused: bool, half: bool = False) -> StepFunction:
                 store(y, k, load16(source, k))
 
     return step
+
+
+@jit
+def _no_run(*_: int) -> bool:
+    """In the place of `build_run`'s function for weights that it is not for."""
+    return False
 
 
 @functools.cache
@@ -301,6 +300,7 @@ def kernels(lanes: int, fused: bool, half: bool = False) -> Kernels:
     if lanes not in (4, 8, 16):
         raise ValueError(f"lanes: expected 4, 8 or 16, got {lanes}")
     step = _build_step(lanes, fused, half)
+    run = _no_run if half else build_run(lanes, fused)
     # Part of this loop, small networks take a sixth less time; the detector's loop would lose by it.
     step_inside = inlined(cast(Any, step).__wrapped__)
     load_word, load_int, load_float, load_double, store_float, store_word = (
@@ -328,6 +328,10 @@ def kernels(lanes: int, fused: bool, half: bool = False) -> Kernels:
             value = np.float32(load_double(xs, k)) if wide else load_float(xs, k)
             if value - value != 0:
                 return k
+        if row_list == 0 and count > 1 and run(plan, weights, states, scratch, xs, wide, ys, count):
+            if steps:
+                store_word(steps, 0, load_word(steps, 0) + count)
+            return DONE
         for t in range(count):
             row = load_word(row_list, t) if row_list else 0
             state = states + row_bytes * row

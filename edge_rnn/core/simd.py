@@ -1,4 +1,4 @@
-"""Float32 vectors as values of jitted code: the only file, with `activations.py`, that knows LLVM.
+"""Float32 vectors as values of jitted code: with `activations.py` and `sums.py` all that knows LLVM.
 
 `Vector(n)` is a Numba type over LLVM's `<n x float>`; LLVM legalises any n to AVX-512, AVX2, SSE2 or
 NEON. A jitted function uses the operations below as functions: values of the type are ordinary local
@@ -130,6 +130,18 @@ def _vector_pointer(builder: Any, address: Any, offset: Any, lanes: int) -> Any:
     return builder.bitcast(pointer, ir.VectorType(FLOAT, lanes).as_pointer())
 
 
+def vector_load(builder: Any, address: Any, offset: Any, lanes: int) -> Any:
+    """The instruction for `VectorAccess.load`."""
+    result = builder.load(_vector_pointer(builder, address, offset, lanes))
+    result.align = 4
+    return result
+
+
+def number_splat(builder: Any, address: Any, offset: Any, lanes: int) -> Any:
+    """The instructions for `VectorAccess.splat`."""
+    return _splat(builder, builder.load(_pointer(builder, address, offset, FLOAT)), lanes)
+
+
 @dataclass(frozen=True, slots=True)
 class VectorAccess:
     """Loads and constants of vectors of one width.
@@ -153,16 +165,14 @@ def vector_access(lanes: int) -> VectorAccess:
     @intrinsic  # type: ignore[untyped-decorator]
     def load(context: Any, address: Any, offset: Any) -> Any:  # noqa: ARG001
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
-            result = builder.load(_vector_pointer(builder, values[0], values[1], lanes))
-            result.align = 4
-            return result
+            return vector_load(builder, values[0], values[1], lanes)
 
         return kind(types.int64, types.int64), code
 
     @intrinsic  # type: ignore[untyped-decorator]
     def splat(context: Any, address: Any, offset: Any) -> Any:  # noqa: ARG001
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
-            return _splat(builder, builder.load(_pointer(builder, values[0], values[1], FLOAT)), lanes)
+            return number_splat(builder, values[0], values[1], lanes)
 
         return kind(types.int64, types.int64), code
 
@@ -183,6 +193,27 @@ def vector_access(lanes: int) -> VectorAccess:
     return VectorAccess(load, splat, spread, zero)
 
 
+def half_vector(builder: Any, address: Any, offset: Any, lanes: int, instruction: bool) -> Any:
+    """The instructions for `half_load`."""
+    element = ir.HalfType() if instruction else ir.IntType(16)
+    pointer = _pointer(builder, address, offset, element)
+    packed = builder.load(builder.bitcast(pointer, ir.VectorType(element, lanes).as_pointer()))
+    packed.align = 2
+    floats = ir.VectorType(FLOAT, lanes)
+    if instruction:
+        return builder.fpext(packed, floats)
+    words = ir.VectorType(INT32, lanes)
+
+    def every(value: int) -> Any:
+        return ir.Constant(words, [value] * lanes)
+
+    word = builder.zext(packed, words)
+    sign = builder.shl(builder.and_(word, every(0x8000)), every(16))
+    size = builder.bitcast(builder.shl(builder.and_(word, every(0x7FFF)), every(13)), floats)
+    size = builder.fmul(size, ir.Constant(floats, [2.0**112] * lanes))
+    return builder.bitcast(builder.or_(builder.bitcast(size, words), sign), floats)
+
+
 def half_load(lanes: int, instruction: bool) -> Callable[[Address, int], Vec]:
     """load(address, offset): numbers that are float16 in memory; they are finite, and the result is exact.
 
@@ -195,23 +226,7 @@ def half_load(lanes: int, instruction: bool) -> Callable[[Address, int], Vec]:
     @intrinsic  # type: ignore[untyped-decorator]
     def load(context: Any, address: Any, offset: Any) -> Any:  # noqa: ARG001
         def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
-            element = ir.HalfType() if instruction else ir.IntType(16)
-            pointer = _pointer(builder, values[0], values[1], element)
-            packed = builder.load(builder.bitcast(pointer, ir.VectorType(element, lanes).as_pointer()))
-            packed.align = 2
-            floats = ir.VectorType(FLOAT, lanes)
-            if instruction:
-                return builder.fpext(packed, floats)
-            words = ir.VectorType(INT32, lanes)
-
-            def every(value: int) -> Any:
-                return ir.Constant(words, [value] * lanes)
-
-            word = builder.zext(packed, words)
-            sign = builder.shl(builder.and_(word, every(0x8000)), every(16))
-            size = builder.bitcast(builder.shl(builder.and_(word, every(0x7FFF)), every(13)), floats)
-            size = builder.fmul(size, ir.Constant(floats, [2.0**112] * lanes))
-            return builder.bitcast(builder.or_(builder.bitcast(size, words), sign), floats)
+            return half_vector(builder, values[0], values[1], lanes, instruction)
 
         return Vector(lanes)(types.int64, types.int64), code
 
