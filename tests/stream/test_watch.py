@@ -293,7 +293,8 @@ def test_a_forgotten_stream_closes_what_is_open() -> None:
         one.feed([message(i, START - 7200 * SECOND)], START + i * SECOND)
         one.tick(START + i * SECOND)
     ids = {e.id for e in one.take_events() if e.type == "open"}
-    assert one.is_open(next(iter(ids)))
+    # The flapping has ended with the samples.
+    assert one.is_open(next(name for name in ids if "-clock-" in name))
     assert one.forget("g/1")
     assert {e.kind for e in one.take_events() if e.type == "close" and e.id in ids} >= {"clock"}
     assert not any(one.is_open(name) for name in ids)
