@@ -151,6 +151,31 @@ def test_every_import_obeys_the_order_of_the_rooms() -> None:
     assert not found, "\n".join(found)
 
 
+COMPILED = {
+    "edge_rnn.stream.columns_loop", "edge_rnn.service.wire.decimals", "edge_rnn.service.wire.scan",
+    "edge_rnn.service.wire.scores",
+}  # fmt: skip
+"""What is compiled although it is in neither `core` nor `detect`."""
+
+
+def module_of(file: str) -> str:
+    return ".".join(PurePosixPath(file).with_suffix("").parts)
+
+
+def test_compiled_code_lies_in_core_detect_and_few_files_that_are_imported_where_used() -> None:
+    users = 0
+    for path in sources():
+        file = path.relative_to(need.ROOT).as_posix()
+        module, room = module_of(file), room_of(file)
+        for one in imports_of(path.read_text("utf-8"), file):
+            if one.name.startswith(("edge_rnn.core.jit.inlined", "edge_rnn.core.jit.jit")):
+                assert room in ("core", "detect", "aot") or module in COMPILED, f"{file}:{one.line}"
+            if one.name.rsplit(".", 1)[0] in COMPILED and module not in COMPILED:
+                users += 1
+                assert not one.top, f"{file}:{one.line}: a daemon on a library imports no Numba"
+    assert users >= 3
+
+
 def test_the_order_has_no_circle() -> None:
     seen: set[str] = set()
     left = dict(BELOW)
