@@ -77,6 +77,8 @@ _HEADS = 65_536
 # The first two bytes of an acknowledgement: its kind, and that a packet's number follows.
 _PUBACK = b"\x40\x02"
 _CONNACK_S = 10.0
+# Not every system has it.
+_offer_core: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 # More messages than this in a turn are a flood.
 _MANY = 8
 # How often paho looks whether it is time for a ping.
@@ -274,7 +276,7 @@ class Connection:
         if self._many:
             # In a flood whoever waits for this core goes first: what the broker still has to send then comes
             # in one piece, and costs a part of what it would in many. A lone message is not held up.
-            os.sched_yield()
+            _offer_core()
         self._advance()
         stream = self._stream()
         wait = max(0.0, timeout if self._open or self._attempt else min(timeout, self._until_attempt()))
