@@ -14,25 +14,38 @@ of the stream is like. So `read_stream` hands back the usable parts of a stream 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, get_args
 
 import msgspec
 
 from edge_rnn.errors import ConfigError
+from edge_rnn.files.config_payload import (
+    COLUMNS,
+    DOCUMENTS,
+    NAMED,
+    PATH,
+    PATH_HELP,
+    STEP,
+    clock_limit_of,
+    each_of,
+    key_of,
+    layout_of,
+    need,
+    only,
+    partial_of,
+    rebirth_of,
+    sequence_of,
+    time_of,
+)
 from edge_rnn.files.config_types import (
     PAYLOAD_FORMATS,
-    TIME_UNITS,
     ChannelConfig,
     LibraryUnfit,
     PayloadFormat,
-    SequenceConfig,
     StreamConfig,
-    TimeConfig,
 )
 from edge_rnn.files.config_walk import Problems, Table, describe, nearest
 from edge_rnn.files.presets import CHANNEL, PRESET_NAMES, PRESETS, Preset
@@ -44,18 +57,6 @@ MOST_CHANGES: Final = 600
 MODES: Final = ("any", "all", "every")
 OUTPUTS: Final = ("score", "event", "state")
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}"
-_STEP = r"[^.\[\]\"]+"
-_INDEX = r"\[[0-9]{1,6}\]|\[\"[^\"]+\"\]"
-_PATH: Final = rf"\$|(?:\$\.)?(?:{_STEP}|{_INDEX})(?:{_INDEX}|\.{_STEP})*"
-_DOCUMENTS: Final = ("json", "msgpack", "cbor")
-_NAMED: Final = ("senml", "senml-cbor", "sparkplug")
-_COLUMNS: Final = ("csv", "binary")
-_LAYOUT: Final = r"[<>!](?:[0-9]{0,4}[bBhHiIlLqQefdx])+"
-# What each format needs beyond this package: the module, and the extra that brings it.
-_NEEDS: Final = {
-    "cbor": ("cbor2", "cbor"), "senml-cbor": ("cbor2", "cbor"), "sparkplug": ("google.protobuf", "sparkplug"),
-}  # fmt: skip
-_PATH_HELP: Final = 'a path in the payload such as "rms" or "sensors.temp[0]"'
 
 
 Examine = Callable[[Path, str, tuple[str, ...] | None], list[tuple[str, str]]]
@@ -85,7 +86,7 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
     chosen = table.choice("preset", "none", PRESET_NAMES)
     preset = PRESETS[chosen]
     payload = table.choice("format", preset.format, PAYLOAD_FORMATS)
-    _need(table, payload)
+    need(table, payload)
     topic = table.text("topic", preset.topic, what='a topic template such as "plant/{machine}/vibration"')
     channels, templates = _channels(table, payload, topic, preset)
     mode = table.text("on", "any", what='"any", "all", "every" or the name of a channel')
@@ -100,7 +101,7 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
     if examine is not None and table.has("model") and table.problems.clean(table.at("model")):
         for key, text in examine(model, name, tuple(names) if named else None):
             table.note(key, text)
-    time = _time(table, payload, preset)
+    time = time_of(table, payload, preset)
     stream = StreamConfig(
         name=name,
         model=model,
@@ -108,18 +109,18 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         preset=None if chosen == "none" else chosen,
         format=payload,
         time=time,
-        sequence=_sequence(table, payload),
-        each=_each(table, payload),
-        key=_key(table, payload, preset),
-        partial=_partial(table, payload, preset),
-        layout=_layout(table, payload, channels),
-        rebirth=_rebirth(table, payload),
+        sequence=sequence_of(table, payload),
+        each=each_of(table, payload),
+        key=key_of(table, payload, preset),
+        partial=partial_of(table, payload, preset),
+        layout=layout_of(table, payload, channels),
+        rebirth=rebirth_of(table, payload),
         on=mode,
         every_ns=table.duration("every", None, 1_000_000),
         timeout_ns=table.duration("timeout", None),
         silent_after_ns=table.duration("silent_after", None),
         silent_intervals=table.integer("silent_intervals", 20, 0, 10_000),
-        clock_limit_ns=_clock_limit(table, timed=time is not None or payload in _NAMED),
+        clock_limit_ns=clock_limit_of(table, timed=time is not None or payload in NAMED),
         flapping=table.integer("flapping", 20, 0, MOST_CHANGES),
         gap_ns=table.duration("gap", None),
         max_streams=table.integer("max_streams", 1000, 1, 1_000_000),
@@ -146,77 +147,6 @@ def read_stream(table: Table, base: Path, examine: Examine | None = None) -> Str
         config=stream if table.problems.clean(table.path) else None,
         more=len(stream.key) + (payload == "sparkplug"),
     )
-
-
-def _need(table: Table, payload: PayloadFormat) -> None:
-    if payload in _NEEDS:
-        module, extra = _NEEDS[payload]
-        package, _, inner = module.partition(".")
-        if find_spec(package) is None or (inner and find_spec(module) is None):
-            table.note(
-                "format", f"\"{payload}\" needs a package; install it: pip install 'edge-rnn[{extra}]'"
-            )
-
-
-def _only(table: Table, key: str, payload: PayloadFormat, formats: Sequence[str]) -> bool:
-    """Whether the key is there and may be; if it may not, that is noted."""
-    if not table.has(key):
-        return False
-    if payload not in formats:
-        allowed = " or ".join(f'"{name}"' for name in formats)
-        table.note(key, f'expected only with format = {allowed}, got it with "{payload}"')
-        return False
-    return True
-
-
-def _each(table: Table, payload: PayloadFormat) -> str | None:
-    if not _only(table, "each", payload, (*_DOCUMENTS, *_COLUMNS)):
-        return None
-    if payload in _DOCUMENTS:
-        what = 'the path of an array in the payload ("$" is all of it)'
-        return table.text("each", None, what=what, pattern=_PATH)
-    word = "lines" if payload == "csv" else "records"
-    return table.text("each", None, what=f'"{word}"', pattern=word)
-
-
-def _key(table: Table, payload: PayloadFormat, preset: Preset) -> tuple[str, ...]:
-    default = preset.key if payload in _DOCUMENTS else ()
-    if not _only(table, "key", payload, (*_DOCUMENTS, "senml", "senml-cbor")):
-        return default
-    if payload in _DOCUMENTS:
-        return table.texts("key", default, what='paths in the payload such as "model"', pattern=_PATH)
-    return table.texts("key", default, what='"bn", the base name', pattern="bn")
-
-
-def _partial(table: Table, payload: PayloadFormat, preset: Preset) -> bool:
-    if not _only(table, "partial", payload, (*_DOCUMENTS, "senml", "senml-cbor")):
-        return preset.partial
-    return table.boolean("partial", preset.partial)
-
-
-def _rebirth(table: Table, payload: PayloadFormat) -> bool:
-    return not _only(table, "rebirth", payload, ("sparkplug",)) or table.boolean("rebirth", default=True)
-
-
-def _layout(table: Table, payload: PayloadFormat, channels: Sequence[ChannelConfig]) -> str | None:
-    if payload == "binary":
-        table.required("layout", 'the numbers of a payload, such as "<Ihhf"')
-    if not _only(table, "layout", payload, ("binary",)):
-        return None
-    what = 'a byte order and numbers of b B h H i I l L q Q e f d, x for a filler byte, such as "<Ihhf"'
-    layout = table.text("layout", None, what=what, pattern=_LAYOUT)
-    if layout is None:
-        return None
-    size = struct.calcsize(layout)
-    count = len(struct.unpack(layout, bytes(size))) if size <= 1 << 20 else 0
-    most = max((channel.column or 0 for channel in channels), default=0)
-    if not count:
-        table.note("layout", f"expected at least one number and at most 1 MiB, got {size} bytes")
-    elif most >= count:
-        table.note(
-            "layout", f"expected at least {most + 1} numbers, as there is a column {most}; got {count}"
-        )
-    return layout
 
 
 def reject_loops(streams: Sequence[StreamParts], base: str, problems: Problems) -> None:
@@ -331,15 +261,15 @@ def _channel(
     if missing:
         table.note("topic", "missing; expected a topic template here, or one `topic` for the whole stream")
     path, column = None, None
-    if payload in _DOCUMENTS:
+    if payload in DOCUMENTS:
         path = _document_path(table, name, preset)
-    elif payload in _NAMED:
+    elif payload in NAMED:
         path = table.text("path", name, what="the name of a measurement there", pattern=r"[^\x00]{1,256}")
     elif table.has("path"):
         table.note(
             "path", f'expected only with a format of named values such as "json", got it with "{payload}"'
         )
-    if _only(table, "column", payload, _COLUMNS) or payload in _COLUMNS:
+    if only(table, "column", payload, COLUMNS) or payload in COLUMNS:
         column = table.integer("column", index, 0, 100_000)
     channel = ChannelConfig(
         name=name,
@@ -356,12 +286,12 @@ def _channel(
 def _document_path(table: Table, name: str, preset: Preset) -> str | None:
     # A name such as "temp.in" is one key of a flat payload, not two steps, unless the sender nests its
     # values.
-    plain = name if re.fullmatch(_STEP, name) else f'["{name}"]'
-    if preset.dotted and re.fullmatch(_PATH, preset.prefix + name):
+    plain = name if re.fullmatch(STEP, name) else f'["{name}"]'
+    if preset.dotted and re.fullmatch(PATH, preset.prefix + name):
         plain = preset.prefix + name
     if '"' in name and not table.has("path"):
         table.note("path", "missing; the name holds a quotation mark and cannot be the path")
-    return table.text("path", plain, what=_PATH_HELP, pattern=_PATH)
+    return table.text("path", plain, what=PATH_HELP, pattern=PATH)
 
 
 def _agree(
@@ -403,50 +333,3 @@ def _agree(
 
 def _listed(fields: frozenset[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(fields)) or "none"
-
-
-def _time(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig | None:
-    inner = table.table("time")
-    if inner is None:
-        return preset.time if payload in _DOCUMENTS else None
-    if payload == "number":
-        table.note("time", 'a plain number has no time; leave it out, or use format = "json"')
-    if payload in _NAMED:
-        table.note("time", f'"{payload}" carries its own times; leave it out')
-    columns = payload in _COLUMNS
-    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
-    inner.required(key, f"{what} that holds the time")
-    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
-    config = TimeConfig(
-        path=inner.text("path", None, what=_PATH_HELP, pattern=_PATH) if key == "path" else None,
-        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
-        unit=inner.choice("unit", "s", TIME_UNITS),
-    )
-    inner.close()
-    return config
-
-
-def _sequence(table: Table, payload: PayloadFormat) -> SequenceConfig | None:
-    inner = table.table("sequence")
-    if inner is None:
-        return None
-    if payload not in (*_DOCUMENTS, *_COLUMNS):
-        table.note("sequence", f'"{payload}" has no place for a number of one\'s own; leave it out')
-        return None
-    columns = payload in _COLUMNS
-    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
-    inner.required(key, f"{what} that holds a whole number, one higher with every reading")
-    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
-    config = SequenceConfig(
-        path=inner.text("path", None, what=_PATH_HELP, pattern=_PATH) if key == "path" else None,
-        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
-    )
-    inner.close()
-    return config
-
-
-def _clock_limit(table: Table, *, timed: bool) -> int:
-    limit = table.duration("clock_limit", 600 * 10**9, 0)
-    if table.has("clock_limit") and limit and not timed:
-        table.note("clock_limit", "expected only where readings carry a time of their own; name it in `time`")
-    return limit if timed else 0
