@@ -262,7 +262,7 @@ def test_contradictions_are_named(reader, text, expected) -> None:
 def test_a_format_whose_package_is_missing_is_named_before_anything_starts(
     reader, monkeypatch, format_
 ) -> None:
-    monkeypatch.setattr("edge_rnn.files.config_stream.find_spec", lambda name: None)
+    monkeypatch.setattr("edge_rnn.files.config_payload.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"format: .* needs a package; install it: pip install 'edge-rnn\["):
         reader(f'topic = "a/b"\nformat = "{format_}"\nchannels = [{{ name = "a" }}]')
 
