@@ -176,7 +176,9 @@ def test_events_go_to_sinks_in_the_shape_that_was_asked_for(broker, tmp_path) ->
         say(peer, *range(12, 20))
         wait_for(lambda: out.exists() and len(out.read_text().splitlines()) == 2, "two calls of the command")
         wait_for(lambda: len(peer.on("er/press/7/event")) == 2, "two messages")
-        wait_for(lambda: running.daemon.running.outlets.health()["sinks"]["file"]["delivered"] == 2, "the counter")
+        wait_for(
+            lambda: running.daemon.running.outlets.health()["sinks"]["file"]["delivered"] == 2, "the counter"
+        )
     assert [line.encode() for line in out.read_text().splitlines()] == peer.on("er/press/7/event")
     first, last = (json.loads(e) for e in peer.on("er/press/7/event"))
     assert (first["type"], first["before"], first["after"]["end_time"]) == ("new", None, None)
