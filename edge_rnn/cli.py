@@ -21,8 +21,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from edge_rnn import __version__
-from edge_rnn.errors import EdgeRnnError
-from edge_rnn.files.text import printable
+from edge_rnn.errors import EdgeRnnError, printable
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _IO_ERROR = 74

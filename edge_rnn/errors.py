@@ -84,3 +84,11 @@ class MissingExtraError(EdgeRnnError):
     """An optional part is not installed; the message names the extra that brings it."""
 
     exit_code = 69
+
+
+def printable(text: str) -> str:
+    """Text of a file or a sender for a message: it neither breaks the line nor reaches a terminal as a command.
+
+    `text` as it is where every character can be printed, else with escapes like `\\n` and `\\x1b`.
+    """
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

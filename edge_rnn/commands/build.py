@@ -13,9 +13,9 @@ from edge_rnn.commands.working import working
 from edge_rnn.core.library import LIBRARY, Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
+from edge_rnn.errors import printable
 from edge_rnn.files.load import load
 from edge_rnn.files.model_file import check_self_test
-from edge_rnn.files.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 
 from edge_rnn.commands.model_card import architecture
 from edge_rnn.core.model import Model
-from edge_rnn.errors import EdgeRnnError, ModelFileError
+from edge_rnn.errors import EdgeRnnError, ModelFileError, printable
 from edge_rnn.files.load import MAX_BYTES, decode, load, read_file
 from edge_rnn.files.safetensors_file import looks_like_safetensors
-from edge_rnn.files.text import printable
 from edge_rnn.files.torch_file import looks_like_torch
 
 

@@ -22,11 +22,10 @@ from edge_rnn import __version__
 from edge_rnn.commands.model_card import card, show
 from edge_rnn.core.model import CELLS, Activation, Input, Model, SelfTest
 from edge_rnn.core.reference import Reference
-from edge_rnn.errors import ConfigError, ModelFileError
+from edge_rnn.errors import ConfigError, ModelFileError, printable
 from edge_rnn.files.load import MAX_BYTES, decode, read_file
 from edge_rnn.files.model_file import is_model_file, save
 from edge_rnn.files.safetensors_file import looks_like_safetensors
-from edge_rnn.files.text import printable
 from edge_rnn.files.torch_file import LegacyFormatWarning
 
 _STEPS = 16

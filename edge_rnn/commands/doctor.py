@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from edge_rnn.errors import ConfigError, CredentialsError, EdgeRnnError
+from edge_rnn.errors import ConfigError, CredentialsError, EdgeRnnError, printable
 from edge_rnn.files.config import load_config
 from edge_rnn.files.config_types import Config
 from edge_rnn.files.config_walk import parse_duration
-from edge_rnn.files.text import printable
 from edge_rnn.watch.checks import (
     Finding,
     check_disk,

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_rnn.detect.verdict import FAULT_KINDS
-from edge_rnn.errors import ConfigError
+from edge_rnn.errors import ConfigError, printable
 from edge_rnn.files.config_walk import nearest, parse_duration
-from edge_rnn.files.text import length_text, offset_text, printable
+from edge_rnn.files.text import length_text, offset_text
 from edge_rnn.files.time_column import BadTimeError, guess, parse
 from edge_rnn.service.store_history import EventFilter, read_history
 from edge_rnn.stream.types import Event

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 from edge_rnn.commands.working import working
-from edge_rnn.errors import ConfigError, SnapshotError
+from edge_rnn.errors import ConfigError, SnapshotError, printable
 from edge_rnn.files.load import load
-from edge_rnn.files.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

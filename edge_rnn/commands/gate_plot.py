@@ -15,9 +15,8 @@ import numpy as np
 
 from edge_rnn.core.model import Float64, Model
 from edge_rnn.core.reference import Reference
-from edge_rnn.errors import ConfigError, DataError, MissingExtraError
+from edge_rnn.errors import ConfigError, DataError, MissingExtraError, printable
 from edge_rnn.files.readings import Table, read_table
-from edge_rnn.files.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

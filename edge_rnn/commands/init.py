@@ -18,9 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge_rnn.commands.broker_options import add_broker_options, broker_of
-from edge_rnn.errors import ConfigError
+from edge_rnn.errors import ConfigError, printable
 from edge_rnn.files.config_walk import parse_duration
-from edge_rnn.files.text import printable
 from edge_rnn.watch.client import Visitor
 from edge_rnn.watch.propose import propose
 from edge_rnn.watch.survey import Survey

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Model
+from edge_rnn.errors import printable
 from edge_rnn.files.model_file import check_self_test
-from edge_rnn.files.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -13,10 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from edge_rnn.commands.broker_options import add_broker_options, broker_of
-from edge_rnn.errors import ConfigError
+from edge_rnn.errors import ConfigError, printable
 from edge_rnn.files.config_types import MqttConfig
 from edge_rnn.files.config_walk import parse_duration
-from edge_rnn.files.text import printable
 from edge_rnn.watch.board import TRACE, Board, Line
 from edge_rnn.watch.client import Visitor
 

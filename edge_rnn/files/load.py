@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from edge_rnn.core.model import Model
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, printable
 from edge_rnn.files.model_file import decode_model, is_model_file
 from edge_rnn.files.safetensors_file import looks_like_safetensors, read_tensors
-from edge_rnn.files.text import printable
 
 if TYPE_CHECKING:
     from edge_rnn.files.state_dict import Choices

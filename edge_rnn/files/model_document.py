@@ -22,9 +22,8 @@ from edge_rnn.core.detector_spec import DetectorSpec, facts
 from edge_rnn.core.digest import weights_digest
 from edge_rnn.core.layout import StateLayout
 from edge_rnn.core.model import Activation, Cell, Model
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, printable
 from edge_rnn.files.safetensors_file import refuse_repeated
-from edge_rnn.files.text import printable
 
 FORMAT = 1
 Size = Annotated[int, Meta(ge=1, le=2**20)]

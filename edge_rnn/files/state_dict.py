@@ -24,9 +24,8 @@ from numpy.typing import ArrayLike
 
 from edge_rnn.core.detector_spec import DetectorSpec
 from edge_rnn.core.model import GATES, Activation, Cell, Input, Linear, Model, Recurrent, Scaler
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, printable
 from edge_rnn.files.safetensors_file import Array, Tensors
-from edge_rnn.files.text import printable
 
 _RECURRENT = re.compile(
     r"(?:(?P<module>.*)\.)?(?P<part>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"

@@ -1,12 +1,4 @@
-"""Text from a file in a message: it must neither break the line nor reach a terminal as a command.
-
-And numbers for people: lengths of time.
-"""
-
-
-def printable(text: str) -> str:
-    """`text` as it is where every character can be printed, else with escapes like `\\n` and `\\x1b`."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+"""Numbers for people: lengths of time."""
 
 
 def length_text(seconds: float) -> str:

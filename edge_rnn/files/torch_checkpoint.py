@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, printable
 from edge_rnn.files.state_dict import recurrent_part
-from edge_rnn.files.text import printable
 from edge_rnn.files.torch_pickle import View, holds_view, save_line
 
 MAX_NESTING = 8

@@ -26,9 +26,8 @@ from math import prod
 
 import numpy as np
 
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, printable
 from edge_rnn.files.safetensors_file import Array, Tensors, bfloat16_to_float32, require_finite
-from edge_rnn.files.text import printable
 from edge_rnn.files.torch_checkpoint import choose
 from edge_rnn.files.torch_pickle import Machine, Storage, View, save_line
 

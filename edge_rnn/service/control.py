@@ -21,9 +21,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from edge_rnn.errors import DecodeError
+from edge_rnn.errors import DecodeError, printable
 from edge_rnn.files.config_walk import nearest, parse_duration
-from edge_rnn.files.text import printable
 from edge_rnn.service.outputs import iso
 from edge_rnn.service.quiet import ALL, Quiet
 from edge_rnn.stream.topics import MAX_ID

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from edge_rnn.errors import printable
 from edge_rnn.files.config_types import MqttConfig
 from edge_rnn.files.config_walk import duration_text
 from edge_rnn.watch.survey import GroupSeen, Survey
@@ -54,7 +55,7 @@ def propose(
     if survey.other:
         some = list(survey.other.items())[:_SHOWN_OTHER]
         lines += ["", "# Not understood (neither JSON with numbers, nor a number, nor CSV):"]
-        lines += [f"#   {_comment(topic)}" for topic, _ in some]
+        lines += [f"#   {printable(topic)}" for topic, _ in some]
         if len(survey.other) > len(some):
             lines.append(f"#   and {len(survey.other) - len(some)} more")
     return "\n".join(lines) + "\n"
@@ -157,7 +158,3 @@ def _word(field: str) -> str:
 def _text(value: str) -> str:
     """A TOML basic string; JSON's escapes are TOML's, but for the character DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _comment(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
