@@ -87,7 +87,7 @@ class MissingExtraError(EdgeRnnError):
 
 
 def printable(text: str) -> str:
-    """Text of a file or a sender for a message: it neither breaks the line nor reaches a terminal as a command.
+    """Text of a file or a sender for a message: it neither breaks the line nor gives a terminal commands.
 
     `text` as it is where every character can be printed, else with escapes like `\\n` and `\\x1b`.
     """
