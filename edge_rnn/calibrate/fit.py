@@ -214,14 +214,14 @@ def fit_detector(
         any(s.tail for s in template.scorers) or template.threshold.kind not in ("fixed", "quantile")
     ):
         raise ModelFileError("passes: need scorers without a tail and a threshold fixed or quantile; leave 0")
+    if gate > 0.0 and template.scale_head != "none":
+        raise ModelFileError(
+            f"gate: scale_head {template.scale_head} has residuals in units of its own; leave 0"
+        )
     how = _How(quantile, shrinkage, robust, passes)
     fitted = _fitted(model, rows, template, starts, factors, how)
     if gate == 0.0 or not looks_at_network(template):
         return fitted
-    if template.scale_head != "none":
-        raise ModelFileError(
-            f"gate: scale_head {template.scale_head} has residuals in units of its own; leave 0"
-        )
     swapped, kept = on_readings(template, factors)
     plain = _fitted(model, rows, swapped, starts, kept, how)
     left = observe.residuals(fitted, rows, starts)

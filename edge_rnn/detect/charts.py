@@ -27,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.arithmetic import LOG10_E, log10, root
 from edge_rnn.detect.condition import clip
@@ -40,7 +40,7 @@ LARGEST = 1e6
 _LOG10_ROOT_TAU = 0.3990899341790575  # log10(sqrt(2 pi))
 
 
-@jit
+@inlined
 def one_sided(difference: float, side: int) -> float:
     """The part of a difference that counts, as a number >= 0."""
     if side == at.UP:
@@ -50,7 +50,7 @@ def one_sided(difference: float, side: int) -> float:
     return abs(difference)
 
 
-@jit
+@inlined
 def surprise(t: float) -> float:
     """-log10 of the upper tail of the normal distribution at t > 0, at most 50."""
     square = t * t
@@ -59,7 +59,7 @@ def surprise(t: float) -> float:
     return min(value, 50.0)
 
 
-@jit
+@inlined
 def judge(
     m: Vector, weights: Vector, e: Vector, fault: Faults, center: Vector, z: Vector, a: Vector, b: Vector,
     part: Vector,
@@ -116,7 +116,7 @@ def judge(
     return largest
 
 
-@jit
+@inlined
 def learn(
     m: Vector, weights: Vector, e: Vector, fault: Faults, center: Vector, z: Vector, a: Vector, b: Vector,
     count: Vector,

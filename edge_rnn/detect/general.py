@@ -2,6 +2,7 @@
 
 loop.py has the same order for what a default detector uses, with all stages inlined. A model that asks for
 more comes here; where it asks for nothing more, both give the same bits (a test holds them together).
+The stages are inlined here too: as calls they took twice the time, and compile no faster.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import alarm
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.general_rest import restart_scorers
@@ -21,7 +21,7 @@ Marks = NDArray[np.int64]
 Faults = NDArray[np.uint8]
 
 
-@jit
+@inlined
 def advance(
     p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, marks: Marks, time_ns: int, score: float,
     threshold: float,
@@ -96,7 +96,7 @@ def advance(
     return False
 
 
-@jit
+@inlined
 def remains(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, marks: Marks) -> bool:
     """Whether more than the recovered part of the event is left; one more step of its mean deviation D.
 
@@ -129,7 +129,7 @@ def remains(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, mark
     return not left < p.recovery * whole
 
 
-@jit
+@inlined
 def rebase(p: Any, detect: Vector, marks: Marks) -> None:
     """While a new center is to be found: the mean of the smoothed deviations so far."""
     if p.recovers == 0 or marks[p.marks_more_at + at.REBASE_LEFT] == 0:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import condition, guard
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.arithmetic import exp
@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 Marks = NDArray[np.int64]
 
 
-@jit
+@inlined
 def compare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, xs: Vector, present: NDArray[np.uint8],
     residual: Vector, expected: Vector, band: Vector, detect: Vector, marks: Marks,
@@ -61,13 +61,13 @@ def compare(
                     residual[i] = xs[i] - expected[i]
 
 
-@jit
+@inlined
 def log_scale_of(said: float) -> float:
     """The logarithm of a scale as the network said it, limited."""
     return min(max(said, -4.0), 3.0)
 
 
-@jit
+@inlined
 def remember(p: Any, v: Vector, y: NDArray[np.float32], detect: Vector, marks: Marks) -> None:
     """Put the forecasts just made where they will be asked for, unless one is no number."""
     c = p.channels

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import alarm, charts, condition, guard, trend
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.arithmetic import cosine, ln, root, sine
@@ -26,7 +26,7 @@ DAY = 86_400_000_000_000
 THURSDAY = 3
 
 
-@jit
+@inlined
 def prepare(
     p: Any, v: Vector, y: NDArray[np.float32], work: Vector, fault: Faults, x: NDArray[np.float32],
     detect: Vector, marks: Marks, time_ns: int,
@@ -113,7 +113,7 @@ def prepare(
             x[c + f] = np.float32(of_time(kind, time_ns + p.utc_offset))
 
 
-@jit
+@inlined
 def relevel_step(p: Any, marks: Marks) -> int:
     """Which of the steps this is in which a new level is taken, from 1; 0: none."""
     if p.relevel == 0 or marks[p.marks_more_at + p.relevel_at] == 0:
@@ -121,7 +121,7 @@ def relevel_step(p: Any, marks: Marks) -> int:
     return int(p.relevel - marks[p.marks_more_at + p.relevel_at] + 1)
 
 
-@jit
+@inlined
 def soft(z: float, start: float) -> float:
     """z, growing by its logarithm only beyond `start` (0: as it is)."""
     size = abs(z)
@@ -131,7 +131,7 @@ def soft(z: float, start: float) -> float:
     return size if z > 0.0 else -size
 
 
-@jit
+@inlined
 def of_time(kind: int, local_ns: int) -> float:
     """A feature of local time; `kind` is its place in TIME_FEATURES, from 1."""
     day = local_ns % DAY

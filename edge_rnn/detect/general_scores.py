@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect import charts, scorers, stages, tails, thresholds
 from edge_rnn.detect import fields as at
 from edge_rnn.detect.arithmetic import log10
@@ -21,7 +21,7 @@ Marks = NDArray[np.int64]
 Faults = NDArray[np.uint8]
 
 
-@jit
+@inlined
 def source(p: Any, m: Vector, work: Vector) -> Vector:
     """The deviation (C,) that a scorer looks at."""
     c = p.channels
@@ -39,7 +39,7 @@ def source(p: Any, m: Vector, work: Vector) -> Vector:
     return work[start : start + c]
 
 
-@jit
+@inlined
 def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> float:
     """All scorers one step on; the combined score, and in `work` the parts and number of the largest one."""
     c = p.channels
@@ -96,7 +96,7 @@ def score(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector) -> flo
     return combined(p, v, ones) if p.sums else largest
 
 
-@jit
+@inlined
 def combined(p: Any, v: Vector, ones: Vector) -> float:
     """The largest of the groups' sums."""
     best = 0.0
@@ -113,7 +113,7 @@ def combined(p: Any, v: Vector, ones: Vector) -> float:
     return best
 
 
-@jit
+@inlined
 def learn(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, calm: bool) -> None:
     """What scorers and tails take from this step."""
     c = p.channels
@@ -134,7 +134,7 @@ def learn(p: Any, v: Vector, work: Vector, fault: Faults, detect: Vector, calm: 
             tails.add(detect[start : start + 1 + int(m[at.MORE_BINS])], int(work[bins_at + s]))
 
 
-@jit
+@inlined
 def peak(p: Any, score: float, detect: Vector, marks: Marks) -> float:
     """The score if it is above all recent ones, else 0."""
     if p.peak_hold == 0:
@@ -149,7 +149,7 @@ def peak(p: Any, score: float, detect: Vector, marks: Marks) -> float:
     return 0.0
 
 
-@jit
+@inlined
 def limit(p: Any, detect: Vector, marks: Marks) -> float:
     """As `stages.limit`, and of spot."""
     if p.threshold == at.SPOT:
@@ -157,7 +157,7 @@ def limit(p: Any, detect: Vector, marks: Marks) -> float:
     return float(stages.limit(p, detect, marks))
 
 
-@jit
+@inlined
 def learn_limit(p: Any, score: float, detect: Vector, marks: Marks) -> None:
     """As `stages.learn`, and of spot."""
     if p.threshold != at.SPOT:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 from edge_rnn.detect.arithmetic import exp, ln, log10
 
 Vector = NDArray[np.float64]
@@ -26,7 +26,7 @@ Vector = NDArray[np.float64]
 FEWEST = 10
 
 
-@jit
+@inlined
 def bin_of(value: float, low: int, bins: int, bits: int) -> int:
     """The bin of a score >= 0, 0 .. bins - 1, from 2**low upward by exponent and `bits` of the mantissa."""
     place = (int(np.float64(value).view(np.int64)) >> (52 - bits)) - ((1023 + low) << bits)
@@ -35,7 +35,7 @@ def bin_of(value: float, low: int, bins: int, bits: int) -> int:
     return place if place < bins else bins - 1
 
 
-@jit
+@inlined
 def add(tree: Vector, place: int) -> None:
     """Count one score in bin `place`; tree (1 + bins,): how many in all, then the Fenwick tree."""
     bins = tree.size - 1
@@ -46,7 +46,7 @@ def add(tree: Vector, place: int) -> None:
         k += k & -k
 
 
-@jit
+@inlined
 def surprise(tree: Vector, place: int) -> float:
     """-log10 p of a score in bin `place`; 0 while fewer than 10 scores are known."""
     if tree[0] < FEWEST:
@@ -59,7 +59,7 @@ def surprise(tree: Vector, place: int) -> float:
     return -log10((above + 0.5) / (tree[0] + 1.0))
 
 
-@jit
+@inlined
 def exceeded(score: float, scores: Vector, parts: Vector) -> float:
     """The part of normal scores that reach `score`, from a table (n,), n >= 1."""
     n = scores.size
@@ -79,7 +79,7 @@ def exceeded(score: float, scores: Vector, parts: Vector) -> float:
     return float(part + inside * (parts[high] - part))
 
 
-@jit
+@inlined
 def tail_value(
     level: float, count: float, excesses: float, total: float, squares: float, risk: float
 ) -> float:

@@ -17,16 +17,16 @@ limited: the new level may be far away) in the j-th of these steps,
 
 from __future__ import annotations
 
-from edge_rnn.core.jit import jit
+from edge_rnn.core.jit import inlined
 
 
-@jit
+@inlined
 def level_gain(count: float, least: float) -> float:
     """g at reading `count`, from 1."""
     return max(2.0 * (2.0 * count - 1.0) / (count * (count + 1.0)), least)
 
 
-@jit
+@inlined
 def slope_gain(count: float, least: float) -> float:
     """h at reading `count`, from 1."""
     return max(6.0 / (count * (count + 1.0)), least)
