@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,26 @@ def test_bad_folders_and_names_are_named(tmp_path) -> None:
         recorder(tmp_path)
     with pytest.raises(ConfigError, match="cannot be recorded"):
         Recorder(RecordConfig(path=tmp_path / "x"), {"a": ("time_ns",)}, Log())
+
+
+def test_a_reload_takes_stock_when_the_recorder_before_has_closed_its_files(tmp_path) -> None:
+    first = recorder(tmp_path)
+    take(first, 1, 2)
+    config = RecordConfig(path=tmp_path / "r", max_file_bytes=1 << 20, max_total_bytes=1 << 30)
+    second = Recorder(config, NAMES, Log(stream=io.StringIO()))
+    first.close()
+    half = files(tmp_path)[0].with_name("20251121T044001000000000.ndjson.gz.tmp")
+    half.write_bytes(b"half")
+    # A file that the first one still compresses is its own affair until that is done.
+    done = threading.Event()
+    packer = threading.Thread(target=done.wait, args=(30,))
+    packer.start()
+    first._packers.append(packer)
+    try:
+        second.begin(first)
+        assert half.exists()
+        whole = [path for path in files(tmp_path) if path != half]
+        assert second.size == sum(path.stat().st_size for path in whole) > 0
+    finally:
+        done.set()
+        packer.join()
