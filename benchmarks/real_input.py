@@ -135,6 +135,7 @@ def write_config(recordings: Sequence[Recording], folder: Path, host: str, port:
         text += [
             f'[[stream]]\nname = "{recording.name}{suffix}"\nmodel = "{recording.name}{suffix}.safetensors"\n'
             f'topic = "recording/{recording.name}"\ntime = {{ path = "ts", unit = "ns" }}\n'
+            'clock_limit = "0s"\n'
             f"channels = [{channels}]\n"
             for suffix in ("", "-inputs")
         ]
