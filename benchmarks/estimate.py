@@ -3,8 +3,9 @@
     python -m benchmarks.estimate            writes results/estimated-*.json; then python -m benchmarks.readme
 
 How, for one network and processor: the ahead-of-time build makes the code of the step for that processor. It
-takes one step, then two, in one call under QEMU's user emulation, whose log says how often each straight
-piece of code ran; the difference is what a step more costs, so loops weigh what they really weigh. `llvm-mca`
+takes three steps, then four, in one call under QEMU's user emulation, whose log says how often each straight
+piece of code ran; the difference is what a step more costs, so loops weigh what they really weigh (one step
+alone is not stepped by the loop that many are). `llvm-mca`
 simulates each piece in the processor's pipeline, twice: 100 times in a row, where only dependencies and units
 limit it (throughput, the low end), and once alone, from an empty pipeline to the last result (serial, the
 high end). Both are summed over the pieces with their counts.
@@ -151,10 +152,10 @@ class Code:
 
     def counts(self, model: Model) -> dict[tuple[int, ...], int]:
         """How often each straight piece of code, as the addresses of its instructions, runs in one step."""
-        one, two = self._pieces(model, 1), self._pieces(model, 2)
-        more = {piece: count - one[piece] for piece, count in two.items() if count > one[piece]}
-        if not more or any(piece not in two for piece in one):
-            raise EdgeRnnError("estimate: a second step runs no code that the first did not; report this")
+        three, four = self._pieces(model, 3), self._pieces(model, 4)
+        more = {piece: count - three[piece] for piece, count in four.items() if count > three[piece]}
+        if not more or any(piece not in four for piece in three):
+            raise EdgeRnnError("estimate: a fourth step runs other code than the third; report this")
         return more
 
     def _pieces(self, model: Model, steps: int) -> collections.Counter[tuple[int, ...]]:
