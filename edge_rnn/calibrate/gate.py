@@ -45,10 +45,12 @@ def on_readings(template: DetectorSpec, factors: Sequence[float]) -> tuple[Detec
 def ratio(residuals: Floats, readings: Floats) -> float:
     """The rule of the module, from residuals (N, C) and conditioned readings (M, C) in the same unit.
 
-    A channel whose readings never leave their median cannot be forecast better: 1.
+    A channel whose readings or residuals are mostly one number is no evidence and counts as 1: it is constant,
+    or stands at a limit, where a residual without spread is no forecast.
     """
     left, there = _sizes(residuals), _sizes(readings)
-    return float(np.mean(np.where(there > 0, left / np.where(there > 0, there, 1.0), 1.0)))
+    telling = (left > 0) & (there > 0)
+    return float(np.mean(np.where(telling, left / np.where(telling, there, 1.0), 1.0)))
 
 
 def _sizes(x: Floats) -> Floats:

@@ -81,6 +81,8 @@ def test_the_ratio_is_of_sizes_around_the_medians() -> None:
     x = RNG.normal(size=(500, 2))
     assert gate.ratio(5.0 + 0.5 * x, x) == pytest.approx(0.5)
     assert gate.ratio(x, np.zeros((500, 2))) == 1.0
+    # A channel at a limit: what is left does not vary, and that is no forecast.
+    assert gate.ratio(np.full((500, 2), 3.0), x) == 1.0
 
 
 def test_without_the_network_equal_scorers_count_once() -> None:
