@@ -45,8 +45,8 @@ def on_readings(template: DetectorSpec, factors: Sequence[float]) -> tuple[Detec
 def ratio(residuals: Floats, readings: Floats) -> float:
     """The rule of the module, from residuals (N, C) and conditioned readings (M, C) in the same unit.
 
-    A channel whose readings or residuals are mostly one number is no evidence and counts as 1: it is constant or
-    stands at a limit, where a residual without spread is no forecast.
+    A channel whose readings or residuals are mostly one number is no evidence and counts as 1: it is
+    constant, or stands at a limit, where a residual without spread is no forecast.
     """
     left, there = _sizes(residuals), _sizes(readings)
     telling = (left > 0) & (there > 0)
