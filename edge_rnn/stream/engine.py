@@ -14,22 +14,14 @@ matter how readings are cut into calls, and a saved and loaded engine equals one
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_rnn.core.backend import LibraryLike
-from edge_rnn.core.integers import Quantized
 from edge_rnn.core.jit import Numeric
-from edge_rnn.core.model import Model
-from edge_rnn.detect import fields, guard
-from edge_rnn.detect.verdict import FAULT_KINDS, STATUSES, TIMINGS, Fault, Status, Verdict
+from edge_rnn.detect import guard
+from edge_rnn.detect.verdict import STATUSES, Verdict
 from edge_rnn.errors import ConfigError, SnapshotError
 from edge_rnn.stream.assemble import (
     ACTIVE_AT,
@@ -42,93 +34,20 @@ from edge_rnn.stream.assemble import (
     QUIET,
     TIME_LIMIT,
     USED,
-    Assembly,
 )
 from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
 from edge_rnn.stream.columns import Columns, Lanes
 from edge_rnn.stream.columns_words import LANE, TIME
-from edge_rnn.stream.events import FAULTS, LAST, OPEN, STEP
+from edge_rnn.stream.events import FAULTS, OPEN
+from edge_rnn.stream.group import Group
 from edge_rnn.stream.states import StreamTable, Tap
 from edge_rnn.stream.types import Counters, Event, Message, Numbered, Reading
-from edge_rnn.stream.watch import WatchRules
+from edge_rnn.stream.verdicts import explained, silence, standing, step
 
 __all__ = ["Engine", "Group"]
 
 _MOST_WAITING = 4096
 _FAULT = STATUSES.index("fault")
-_DAY = 86_400 * 10**9
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Group:
-    """Streams that share a model and the way their channels are assembled.
-
-    name: first level of the streams' ids; no `/`, `+`, `#`.
-    model: with a detector section.
-    assembly: when a vector leaves.
-    max_streams: most streams at one time; beyond it the least recently used one is forgotten.
-    silent_after_ns, gap_ns: in place of the model's own; None keeps them. A gap given here resets the stream.
-    silent_intervals, silent_least_ns: where neither gives a limit: a stream is silent after so many of its
-        own intervals, which it learns, and at least so long; 0 = never.
-    max_ahead_ns: a reading whose time lies further ahead of the clock is dropped: it would make all later
-        ones of its channel late.
-    clock_limit_ns: a stream whose times are further from the clock has the fault `clock`; 0 = never. For
-        streams with times of their own.
-    flapping: changes of the alarm in a minute that are still fine; 0 = any number. flapping_channels: the
-        same for each channel's value; empty = none is watched.
-    numbered: messages are `Numbered`: a number that has been heard is a repeat, whatever its time.
-    rise, update_ns: an open anomaly is told again when its score has risen by this factor, at most once in
-        this much event time.
-    quantized: the model's network in integers, to be judged in its place; such streams have no snapshots.
-    library: where the compiled functions come from, see `DetectorTable`; None compiles them here.
-    """
-
-    name: str
-    model: Model
-    assembly: Assembly = field(default_factory=Assembly)
-    max_streams: int = 1000
-    silent_after_ns: int | None = None
-    gap_ns: int | None = None
-    silent_intervals: int = 0
-    silent_least_ns: int = 60 * 10**9
-    max_ahead_ns: int = _DAY
-    clock_limit_ns: int = 0
-    flapping: int = 0
-    flapping_channels: tuple[int, ...] = ()
-    numbered: bool = False
-    rise: float = 1.5
-    update_ns: int = 10 * 10**9
-    quantized: Quantized | None = None
-    library: LibraryLike | None = None
-
-    def __post_init__(self) -> None:
-        if not self.name or set("/+#\0") & set(self.name):
-            raise ConfigError(f"stream name: expected text without / + # and NUL, got {self.name!r}")
-        if self.max_streams < 1:
-            raise ConfigError(
-                f"stream {self.name!r}: max_streams: expected at least 1, got {self.max_streams}"
-            )
-        try:
-            self.assembly.check([i.name for i in self.model.inputs])
-        except ConfigError as error:
-            raise ConfigError(f"stream {self.name!r}: {error}") from None
-
-    @property
-    def watch(self) -> WatchRules:
-        """What is watched beside readings."""
-        return WatchRules(self.clock_limit_ns, self.flapping, self.flapping_channels, self.numbered)
-
-    def judged_model(self) -> Model:
-        """The model with this group's limits in its guard."""
-        spec = self.model.detector
-        if spec is None or (self.silent_after_ns is None and self.gap_ns is None):
-            return self.model
-        rules = spec.guard
-        if self.silent_after_ns is not None:
-            rules = msgspec.structs.replace(rules, silent_after_ns=self.silent_after_ns)
-        if self.gap_ns is not None:
-            rules = msgspec.structs.replace(rules, gap_ns=self.gap_ns, on_gap="reset")
-        return dataclasses.replace(self.model, detector=msgspec.structs.replace(spec, guard=rules))
 
 
 class Engine:
@@ -399,7 +318,7 @@ class Engine:
             return
         self.counters.samples += table.batch.size
         rows, out, told, *addresses = self._lanes[group].step()
-        judged = Judged(table, group, rows, out, partial(_explained, table), addresses)
+        judged = Judged(table, group, rows, out, partial(explained, table), addresses)
         found.append(judged)
         if told is not None or table.watch.made:
             for index in sorted({*table.watch.made, *([] if told is None else told.tolist())}):
@@ -417,7 +336,7 @@ class Engine:
             rows = table.batch.rows[:n].copy()
             self.counters.samples += n
             open_before = table.tracker.marks[rows, OPEN] | table.tracker.marks[rows, FAULTS]
-            judged = Judged(table, name, rows, table.step(), partial(_explained, table))
+            judged = Judged(table, name, rows, table.step(), partial(explained, table))
             found.append(judged)
             out = judged.records
             told = (out["alarm"] != 0) | (out["status"] == _FAULT) | (open_before != 0)
@@ -599,9 +518,7 @@ class Engine:
         if not order:
             return
         self.counters.samples += len(order)
-        pending = {
-            id(table): enumerate(_judged(table)) for table in self._tables.values() if table.batch.size
-        }
+        pending = {id(table): enumerate(step(table)) for table in self._tables.values() if table.batch.size}
         for table in order:
             index, (row, verdict) = next(pending[id(table)])
             verdicts.append(verdict)
@@ -634,7 +551,7 @@ class Engine:
         found: list[Verdict] = []
         for row, events in told:
             self._take(events)
-            found.append(_standing(table, row))
+            found.append(standing(table, row))
         return found
 
     def _silent(self, name: str, table: StreamTable, now_ns: int) -> list[Verdict]:
@@ -660,96 +577,9 @@ class Engine:
                 continue
             marks[row, QUIET] = 1
             newest = max(int(marks[row, NEWEST]), int(marks[row, EMITTED]))
-            verdict = _silence(table, row, newest + limit, quiet)
+            verdict = silence(table, row, newest + limit, quiet)
             self.counters.silent += 1
             table.changed.add(row)
             self._follow(table, row, verdict, -1)
             found.append(verdict)
         return found
-
-
-def _judged(table: StreamTable) -> list[tuple[int, Verdict]]:
-    """Step the table's batch; its rows and verdicts."""
-    rows: list[int] = table.batch.rows[: table.batch.size].tolist()
-    ids = table.ids
-    streams = [str(ids[row]) for row in rows]
-    return list(zip(rows, _explained(table, streams, table.step()), strict=True))
-
-
-def _explained(table: StreamTable, streams: list[str], out: NDArray[np.void]) -> list[Verdict]:
-    """Records (n,) of verdicts of these streams as objects."""
-    faulty = out["status"] == STATUSES.index("fault")
-    columns = (
-        streams, out["time_ns"].tolist(), out["step"].tolist(), out["status"].tolist(), out["alarm"].tolist(),
-        out["score"].tolist(), out["threshold"].tolist(), out["share"], out["residual"], out["expected"],
-        faulty.tolist(), out["fault"], out["accepted"].tolist(), out["probability"].tolist(), out["band"],
-        out["scorer"].tolist(), out["severity"].tolist(), out["timing"].tolist(),
-    )  # fmt: skip
-    scorers = (*table.detector.plan.scorer_names, *("",) * 256)  # 255: none
-    # The arrays of a verdict are views of this batch's records, which nothing writes to again.
-    return [
-        Verdict(
-            stream=stream,
-            time_ns=time_ns,
-            step=step,
-            status=STATUSES[status],
-            alarm=alarm == 1,
-            score=score,
-            threshold=threshold,
-            share=share,
-            residual=residual,
-            expected=expected,
-            faults=_faults(fault) if is_faulty else (),
-            accepted=accepted == 1,
-            probability=probability,
-            band=band,
-            scorer=scorers[scorer],
-            severity=severity,
-            timing=TIMINGS[timing],
-        )
-        for (
-            stream, time_ns, step, status, alarm, score, threshold, share, residual, expected, is_faulty,
-            fault, accepted, probability, band, scorer, severity, timing,
-        ) in zip(*columns, strict=True)
-    ]  # fmt: skip
-
-
-def _faults(kinds: NDArray[np.uint8]) -> tuple[Fault, ...]:
-    return tuple(Fault(channel, FAULT_KINDS[kind]) for channel, kind in enumerate(kinds.tolist()) if kind)
-
-
-def _silence(table: StreamTable, row: int, time_ns: int, quiet: NDArray[np.intp]) -> Verdict:
-    """The verdict on a stream from which nothing comes: `quiet` channels are silent, nothing is judged."""
-    return _unjudged(table, row, time_ns, "fault", tuple(Fault(int(c), "silent") for c in quiet))
-
-
-def _standing(table: StreamTable, row: int) -> Verdict:
-    """How a stream stands between two samples: what is open, at the time of the last one."""
-    record, faults = table.tracker.records[row], dict(table.watch.marks(row))
-    for kind in np.flatnonzero(record["open"]).tolist():
-        faults |= dict.fromkeys(np.flatnonzero(record["faulty"][kind]).tolist(), kind)
-    warm = bool(table.detector.states["marks"][row][fields.WARM])
-    calm: Status = "anomaly" if record["marks"][OPEN] else "warming" if warm else "normal"
-    found = tuple(Fault(channel, FAULT_KINDS[kind]) for channel, kind in sorted(faults.items()))
-    return _unjudged(table, row, int(record["marks"][LAST]), "fault" if found else calm, found)
-
-
-def _unjudged(
-    table: StreamTable, row: int, time_ns: int, status: Status, faults: tuple[Fault, ...]
-) -> Verdict:
-    marks = table.tracker.marks[row]
-    nothing = np.full(len(table.names), math.nan)
-    return Verdict(
-        stream=str(table.ids[row]),
-        time_ns=time_ns,
-        step=int(marks[STEP]),
-        status=status,
-        alarm=bool(marks[OPEN]),
-        score=math.nan,
-        threshold=math.nan,
-        share=nothing,
-        residual=nothing,
-        expected=nothing,
-        band=nothing,
-        faults=faults,
-    )
