@@ -68,12 +68,19 @@ class Helper:
 
     @functools.cached_property
     def dispatcher(self) -> Any:
-        """Numba's object for this function."""
+        """Numba's object for jitted code. A way in from Python as well would be a tenth more to compile."""
+        return self._made(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+    @functools.cached_property
+    def _from_python(self) -> Any:
+        return self._made()
+
+    def _made(self, **more: bool) -> Any:
         import numba
 
         function = cast(Any, self).__wrapped__
         _name_symbols(function)
-        return numba.njit(error_model="numpy", **self._options)(function)
+        return numba.njit(error_model="numpy", **self._options, **more)(function)
 
     @property
     def _numba_type_(self) -> object:
@@ -81,7 +88,7 @@ class Helper:
 
     def __call__(self, *arguments: object) -> object:
         """Run it, compiled for these types."""
-        return self.dispatcher(*arguments)
+        return self._from_python(*arguments)
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
