@@ -16,7 +16,7 @@ PayloadFormat = Literal[
     "json", "number", "csv", "msgpack", "cbor", "senml", "senml-cbor", "sparkplug", "binary"
 ]
 LibraryUnfit = Literal["compile", "refuse"]
-Reader = Literal["auto", "paho"]
+Reader = Literal["auto", "batch", "paho"]
 Delivery = Literal["realtime", "at-least-once", "exactly-once-state"]
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "iso8601"]
 Sync = Literal["full", "normal"]
@@ -112,7 +112,8 @@ class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery = "exactly-once-state"
     """What is promised for readings, see the README; default: the most that protocol and qos allow."""
     reader: Reader = "auto"
-    """auto: packets are read in batches where paho allows it; paho: by paho alone, several times slower."""
+    """batch: packets are read in batches where paho allows it; auto: and usual messages go through compiled
+    passes, which take a first start some seconds more; paho: one by one, by paho alone, much slower."""
     max_payload: int = 65536
     """Largest payload that is read, bytes; a larger one is counted and dropped."""
 

@@ -143,7 +143,7 @@ def new_client(config: MqttConfig) -> paho.Client:
     """
     five = config.protocol == "5"
     version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
-    batches = config.reader == "auto" and not probe(version)
+    batches = config.reader != "paho" and not probe(version)
     client = (BatchClient if batches else paho.Client)(
         CallbackAPIVersion.VERSION2,
         client_id=config.client_id,
@@ -246,7 +246,7 @@ class Connection:
             self._client.arrival = arrival
             self._client.max_payload = config.max_payload
             self._client.batched = self._on_batch
-        elif config.reader == "auto" and make_client is new_client:
+        elif config.reader != "paho" and make_client is new_client:
             version = MQTTProtocolVersion.MQTTv5 if config.protocol == "5" else MQTTProtocolVersion.MQTTv311
             self._log.warning("mqtt", f"packets are read one by one, which is slower: {probe(version)}")
         self._client.will_set(will[0], will[1], qos=1, retain=True)

@@ -306,7 +306,7 @@ def _compiled(
     config: Config, groups: Sequence[Group], engine: Engine
 ) -> tuple[PacketWriter | None, Sources | None]:
     """The quick ways in and out; none where nothing is compiled, because Numba may be missing."""
-    if all(group.library is not None for group in groups):
+    if config.mqtt.reader != "auto" or all(group.library is not None for group in groups):
         return None, None
     from edge_rnn.service.wire.scan import scanner
     from edge_rnn.service.wire.scores import writer

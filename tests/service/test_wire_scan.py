@@ -296,3 +296,10 @@ def test_times_in_any_unit_and_of_arrival(tmp_path, time, given, expected) -> No
         assert times == [m.arrival_ns for m in expanded(quick)]
     else:
         assert times == [expected] * 3
+
+
+@pytest.mark.parametrize("reader", ["auto", "batch", "paho"])
+def test_passes_are_compiled_only_where_they_are_wanted(tmp_path: Path, reader: str) -> None:
+    made = pipeline(tmp_path, mqtt=f'reader = "{reader}"')
+    assert (made.sources is not None) == (reader == "auto")
+    assert made.outputs.makes_packets == (reader == "auto")
