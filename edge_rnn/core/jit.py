@@ -179,9 +179,9 @@ class EntryPoint:
 
 
 def source_digest(*files: str | Path) -> str:
-    """A hex digest of the bytes of source files, for the key of `compiled`."""
+    """A hex digest of the bytes of source files and of this one, for the key of `compiled`."""
     digest = hashlib.sha256()
-    for file in files:
+    for file in (__file__, *files):
         content = Path(file).read_bytes()
         digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()

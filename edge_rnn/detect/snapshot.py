@@ -111,6 +111,14 @@ def _check(plan: Plan, row: NDArray[np.void]) -> None:
                 general + at.OPENER: len(plan.spec.scorers) - 1, general + at.OPEN_STEPS: counter,
                 general + at.REBASE_LEFT: plan.spec.alarm.rebase,
             }  # fmt: skip
+        if plan.spec.alarm.relevel > 0:
+            left = int(plan.record["marks_more_at"][0]) + int(plan.record["relevel_at"][0])
+            limits[left] = plan.spec.alarm.relevel
+        if any(plan.spec.condition.trend):
+            first = int(plan.record["trend_at"][0]) + at.TREND_COUNT_AT * plan.channels
+            counts = detect[first : first + plan.channels]
+            if (counts < 0).any() or (counts != np.floor(counts)).any():
+                raise SnapshotError(f"snapshot: a counter is out of its range; {_REMEDY}")
     heads_fit = all(0 <= marks[k] <= limit for k, limit in limits.items())
     channels = marks[at.MARKS_HEAD : general].reshape(at.CHANNEL_MARKS, plan.channels).copy()
     channels[at.HEARD_AT] = 0

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from edge_rnn.core.jit import EntryPoint, inlined, source_digest
-from edge_rnn.detect import memory
+from edge_rnn.detect import guard, memory
+from edge_rnn.detect import verdict as verdicts
 from edge_rnn.detect.guard import FRESH, HELD
 from edge_rnn.detect.memory import f8_at, i8_at, u1_at
 from edge_rnn.detect.verdict import STATUSES
@@ -138,6 +139,7 @@ def note() -> EntryPoint:
 
 def _entry(function: Callable[[int, int], int]) -> EntryPoint:
     probe = np.zeros(words.WORDS, np.int64)
-    files = (__file__, at.__file__, words.__file__, events.__file__, memory.__file__)
+    modules = (at, words, events, guard, memory, verdicts)
+    files = (__file__, *(str(module.__file__) for module in modules))
     answer = 3 if function is _take else 0
     return EntryPoint(function, "int64(int64, int64)", source_digest(*files), probe, answer, (3,))

@@ -11,9 +11,10 @@ import pytest
 
 from edge_rnn.core.detector_spec import AlarmSpec, ConditionSpec, DetectorSpec, ScorerSpec, ThresholdSpec
 from edge_rnn.core.model import Linear, Model, Recurrent
-from edge_rnn.detect.detector import Detector
+from edge_rnn.detect import fields as at
+from edge_rnn.detect.detector import Detector, DetectorTable
 from edge_rnn.detect.thresholds import export_obstacles
-from edge_rnn.errors import ModelFileError
+from edge_rnn.errors import ModelFileError, SnapshotError
 from tests.detect.models import SECOND, model, replaced, scorer, spec
 
 
@@ -178,3 +179,23 @@ def test_the_exporter_is_told_by_name() -> None:
     said = " ".join(export_obstacles(of))
     for name in ("condition.trend", "condition.innovation_limit", "alarm.relevel"):
         assert name in said
+
+
+@pytest.mark.parametrize("value", [-1, 7, 2**40])
+def test_a_snapshot_with_an_impossible_wait_is_refused(value: int) -> None:
+    table = DetectorTable(
+        dataclasses.replace(silent(), detector=replaced(made(), alarm=AlarmSpec(relevel=6))), 1
+    )
+    place = int(table.plan.record["marks_more_at"][0] + table.plan.record["relevel_at"][0])
+    table.states["marks"][0, place] = value
+    with pytest.raises(SnapshotError, match="out of its range"):
+        table.restore(0, table.snapshot(0))
+
+
+@pytest.mark.parametrize("value", [-1.0, 2.5])
+def test_a_snapshot_with_an_impossible_count_of_a_trend_is_refused(value: float) -> None:
+    table = DetectorTable(dataclasses.replace(silent(), detector=made()), 1)
+    place = int(table.plan.record["trend_at"][0]) + at.TREND_COUNT_AT
+    table.states["detect"][0, place] = value
+    with pytest.raises(SnapshotError, match="out of its range"):
+        table.restore(0, table.snapshot(0))

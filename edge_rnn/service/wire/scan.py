@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core import wide
 from edge_rnn.core.jit import EntryPoint, inlined, jit, source_digest
 from edge_rnn.detect import memory
 from edge_rnn.detect.memory import f8_at, i8_at, u1_at
@@ -403,5 +404,7 @@ def _scan(table: int, begin: int) -> Any:
 def scanner() -> EntryPoint:
     """`_scan`, ready to be compiled."""
     probe: Any = np.zeros(words.WORDS, np.int64)
-    files = (__file__, decimals.__file__, words.__file__, memory.__file__, columns.__file__)
+    files = (
+        __file__, decimals.__file__, wide.__file__, words.__file__, memory.__file__, columns.__file__
+    )  # fmt: skip
     return EntryPoint(_scan, "int64(int64, int64)", f"scan {source_digest(*files)}", probe, 3, (3,))

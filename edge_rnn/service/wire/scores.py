@@ -16,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.core import wide
 from edge_rnn.core.jit import EntryPoint, inlined, jit, source_digest
 from edge_rnn.detect import memory
+from edge_rnn.detect import verdict as verdicts
 from edge_rnn.detect.memory import f8_at, i8_at, u1_at
 from edge_rnn.detect.verdict import STATUSES
 from edge_rnn.service.wire import decimals, words
@@ -219,5 +221,7 @@ def writer() -> EntryPoint:
     empty = np.zeros(8, np.int64)
     for word in (words.ROWS, words.WAYS, words.OUT, words.ENDS, words.TEXTS, words.SECOND, words.SECONDS):
         probe[word] = empty.ctypes.data
-    files = (__file__, decimals.__file__, words.__file__, memory.__file__)
+    files = (
+        __file__, decimals.__file__, wide.__file__, words.__file__, memory.__file__, verdicts.__file__
+    )  # fmt: skip
     return EntryPoint(_write, "int64(int64, int64)", f"scores {source_digest(*files)}", probe, 3, (3,))
