@@ -7,6 +7,7 @@ are bounded; when they are full they begin anew, with another `generation`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -29,6 +30,8 @@ _NUMBERS: Final = 1 << 17
 _LEAST: Final = 256
 # What a name in a payload can only hold escaped.
 _ODD: Final = re.compile(rb'[\x00-\x1f"\\]')
+# After a reload there are other tables, and swaths of the ones before may still be on their way.
+_GENERATIONS = itertools.count(1)
 _BASIS, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, 2**64 - 1
 
 
@@ -42,7 +45,7 @@ class Sources:
 
     Attributes:
         streams: the stream of each lane.
-        generation: lane numbers of one generation mean the same topics.
+        generation: lane numbers of one generation mean the same topics; no other tables have the same one.
     """
 
     def __init__(
@@ -124,12 +127,16 @@ class Sources:
         if len(self.streams) >= _MOST_LANES:
             self._clear()
         lane = len(self.streams)
-        if lane >= len(self._lane_table):
-            self._grow()
-        if self._text_size + len(topic) > len(self._texts):
-            wider = np.zeros(2 * (len(self._texts) + len(topic)), np.uint8)
-            wider[: len(self._texts)] = self._texts
-            self._texts = wider
+        try:
+            if lane >= len(self._lane_table):
+                self._grow()
+            if self._text_size + len(topic) > len(self._texts):
+                wider = np.zeros(2 * (len(self._texts) + len(topic)), np.uint8)
+                wider[: len(self._texts)] = self._texts
+                self._texts = wider
+        finally:
+            # Whatever comes of it: the tables from before are no more, and `_scan` must not read there.
+            self._look()
         # Known from here on, even if its place is too far away: it would be so at every message.
         self._known.add(topic)
         if not self._place(topic, lane):
@@ -138,10 +145,9 @@ class Sources:
         self._lane_table[lane] = (self._text_size, len(topic), form)
         self._text_size += len(topic)
         self.streams.append(stream)
-        self._look()
 
     def _clear(self) -> None:
-        self.generation += 1
+        self.generation = next(_GENERATIONS)
         self.streams = []
         self._known.clear()
         self._lane_table = np.zeros((64, words.LANE_WORDS), np.int64)
