@@ -313,10 +313,10 @@ class BatchClient(paho.Client):
                         append(new(Delivery, (topic, data[body:stop], qos, kept, now, mid, epoch, again)))
                         at = stop
                         continue
-            if found:
-                self._flush(found, taken)
-                found, first, taken = [], 0, 0
-                append = found.append
+            self._flush(found, taken)
+            # The time, too, where nothing was found: paho's message gets a later one.
+            found, first, taken = [], 0, 0
+            append = found.append
             rc, at = self._hand_over(data, at)
             if rc:
                 return rc
