@@ -258,7 +258,7 @@ def path(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
         if arrived and not seen:
             start = cpu()
         seen += count(arrived)
-        for run in runs(arrived, pipeline.generation):
+        for run in runs(arrived, lambda: pipeline.generation):
             if isinstance(run, Swath):
                 assert pipeline.sources is not None
                 for columns in pipeline.sources.columns(run):

@@ -191,7 +191,7 @@ class Intake:
     def _pass(self, arrived: Sequence[Arrived]) -> None:
         running = self._running
         own = running.outlets.topics
-        for run in runs(arrived, running.pipeline.generation):
+        for run in runs(arrived, lambda: running.pipeline.generation):
             if isinstance(run, Swath):
                 self._judge_swath(run)
                 continue

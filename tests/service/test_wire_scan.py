@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from edge_rnn.files.config import load_config
+from edge_rnn.service.clock import Arrival, Clock
 from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt_batch import BatchClient
 from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.wire import scan_words, sources
+from edge_rnn.service.wire.sources import Sources
 from edge_rnn.service.wire.swath import Swath, count, expanded, runs
 from tests.service.test_mqtt_batch import Side, length
 from tests.support.daemon import START_NS, write_config
@@ -39,7 +42,7 @@ def as_readings(made: Pipeline, arrived: list) -> list[tuple]:
     """(stream, time, bits of the values in the model's order), from swaths and from single messages."""
     found: list[tuple] = []
     counters, log = DaemonCounters(), Log("error")
-    for run in runs(arrived, made.generation):
+    for run in runs(arrived, lambda: made.generation):
         if isinstance(run, Swath):
             assert made.sources is not None
             for columns in made.sources.columns(run):
@@ -255,9 +258,78 @@ def test_lanes_of_another_generation_are_taken_message_by_message(tmp_path) -> N
     assert own.sources is not None
     own.sources._clear()
     assert own.generation != quick[0].generation
-    (run,) = runs(quick, own.generation)
+    (run,) = runs(quick, lambda: own.generation)
     assert isinstance(run, list)
     assert as_readings(own, quick)[0][0] == "press/1"
+
+
+def test_lanes_that_begin_anew_between_two_swaths_do_not_mislead_the_second(tmp_path, monkeypatch) -> None:
+    own = pipeline(tmp_path, protocol="3.1.1")
+    monkeypatch.setattr(sources, "_MOST_LANES", 4)
+    teach(own, [f"plant/{i}/all" for i in (1, 2, 3, 4)])
+    new = Delivery("plant/5/all", fill(USUAL[0], START_NS), 0, False, START_NS, 0, 1)
+    own.take_all([new], DaemonCounters(), Log("error"))
+    # The second message of topic 5 makes it a source: the others are none any more, and it has their number.
+    topics = ["plant/1/all", "plant/5/all", "plant/1/all", "plant/2/all"]
+    data = b"".join(packet(topic, fill(USUAL[0], START_NS + i)) for i, topic in enumerate(topics))
+    quick, _, _ = Reader(own, False).read([data], quick=True)
+    assert [type(one) for one in quick] == [Swath, Delivery, Swath]
+    before = own.generation
+    assert [found[0] for found in as_readings(own, quick)] == ["press/1", "press/5", "press/1", "press/2"]
+    assert own.generation != before
+
+
+def test_two_tables_have_no_generation_in_common(tmp_path) -> None:
+    one, other = pipeline(tmp_path), pipeline(tmp_path)
+    assert one.generation != other.generation
+
+
+def test_the_compiled_pass_knows_every_table_that_takes_the_place_of_another() -> None:
+    known = Sources(lambda _table, _begin: 0, [("press", 2)], five=False)
+    form = known.form("press", [b"vib", b"temp"], [0, 1], None, 1000)
+    assert form is not None
+    # Topics for which there is no place in the hash table, and one so long that it needs another text table.
+    topics = [b"plant/%d/all" % i for i in range(70)] + [b"long/" + b"x" * 5000]
+    for number, topic in enumerate(topics):
+        if number >= 64:
+            known._place = lambda _topic, _lane: False  # type: ignore[method-assign]
+        known.add(topic, "press/1", form)
+        seen = known._t[[scan_words.LANE_TABLE, scan_words.TOPICS, scan_words.SLOTS]].tolist()
+        assert seen == [t.ctypes.data for t in (known._lane_table, known._texts, known._slots)], topic[:20]
+    assert len(known.streams) == 64
+    assert len(known._lane_table) == 128
+    assert len(known._texts) > 5000
+
+
+@pytest.mark.parametrize("order", ["odd usual usual", "usual odd odd usual", "usual odd usual odd odd usual"])
+def test_messages_behind_one_that_paho_reads_are_later_than_it(tmp_path, order) -> None:
+    file = write_config(tmp_path, 1, protocol="5")
+    left = [line for line in file.read_text().split("\n") if not line.startswith(("time", "clock_limit"))]
+    file.write_text("\n".join(left))
+    own = build(load_config(file), START_NS)
+    payload = b'{"vib":1.5,"temp":20}'
+    for _ in range(2):
+        own.take_all([Delivery("plant/1/all", payload, 0, False, 5, 0, 1)], DaemonCounters(), Log("error"))
+    walls = iter(range(START_NS, START_NS + 10**9, 1000))
+    arrival, arrived = Arrival(Clock(lambda: 0.0, lambda: next(walls))), []
+    client = Side(BatchClient, True)
+    client.client.sources, client.client.arrival = own.sources, arrival
+    client.client.batched = arrived.extend
+    client.client.on_message = lambda _c, _d, m: arrived.append(
+        Delivery(m.topic, bytes(m.payload), m.qos, bool(m.retain), arrival.next_ns(), m.mid, 0, bool(m.dup))
+    )
+    note = b"\x26\0\1k" + (146).to_bytes(2, "big") + b"v" * 146
+    body = b"\0\x0bplant/1/all" + length(len(note)) + note + payload
+    packets = {"usual": packet("plant/1/all", payload, five=True), "odd": b"\x30" + length(len(body)) + body}
+    client.run([b"".join(packets[kind] for kind in order.split())])
+    assert any(isinstance(one, Swath) for one in arrived)
+    times = [message.arrival_ns for message in expanded(arrived)]
+    assert len(times) == len(order.split())
+    assert times == sorted(set(times))
+    found = own.take_all(expanded(arrived), DaemonCounters(), Log("error"))
+    own.engine.judge(found, arrival.next_ns())
+    assert own.engine.counters.late == own.engine.counters.duplicate == 0
+    assert own.engine.counters.samples == len(times)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,11 @@ def expanded(arrived: Iterable[Arrived]) -> list[Delivery]:
     return found
 
 
-def runs(arrived: Sequence[Arrived], generation: int) -> Iterator[Swath | list[Delivery]]:
-    """Runs of messages that go one way: swaths of this generation, and what is between them.
+def runs(arrived: Sequence[Arrived], generation: Callable[[], int]) -> Iterator[Swath | list[Delivery]]:
+    """Runs of messages that go one way: swaths of the lanes there are, and what is between them.
+
+    The generation is asked for at each swath, when all before it has been judged: messages between two swaths
+    may have begun the lanes anew, and a lane's number then means another stream.
 
     Where they alternate often, a way of its own for each few would cost more than it saves: all go one by
     one.
@@ -132,13 +135,14 @@ def runs(arrived: Sequence[Arrived], generation: int) -> Iterator[Swath | list[D
     for one in arrived:
         if type(one) is not Swath:
             between.append(one)  # type: ignore[arg-type]
-        elif one.generation != generation:
-            between += one.deliveries()
-        else:
-            if between:
-                yield between
-                between = []
+            continue
+        if between and one.generation == generation():
+            yield between
+            between = []
+        if one.generation == generation():
             yield one
+        else:
+            between += one.deliveries()
     if between:
         yield between
 
