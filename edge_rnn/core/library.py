@@ -97,13 +97,13 @@ def _loaded(_device: int, _file: int) -> dict[str, ctypes.PyDLL]:
 
 @functools.cache
 def sources_digest() -> str:
-    """Digest of all sources that decide the compiled code and the tables it reads: rooms core and detect.
+    """Digest of all sources that decide the compiled code and the tables it reads: rooms aot, core and detect.
 
     Raises:
         LibraryError: the package was installed without its sources.
     """
     digest = hashlib.sha256()
-    for room in ("core", "detect"):
+    for room in ("aot", "core", "detect"):
         files = sorted(_PACKAGE.joinpath(room).glob("*.py"))
         if not files:
             raise LibraryError(f"library: {room} has no source files here, so nothing shows that it fits")
