@@ -77,4 +77,4 @@ class Blind:
             kind="silent", start_ns=self._since_ns, time_ns=now, end_ns=None if blind else now,
             score=math.nan, threshold=math.nan, peak=math.nan, peak_ns=self._since_ns, shares=(),
         )  # fmt: skip
-        self._intake.tell(event)
+        self._intake.tell(event, own=True)

@@ -54,6 +54,7 @@ class _Flight:
     removed: dict[str, None]
     events: list[Event]
     outbox: list[Message]
+    lasting: list[tuple[Event, Message | None]]
     unacked: list[Arrived]
     begun: float
     urgent: bool
@@ -89,6 +90,8 @@ class Commits:
         self._removed: dict[str, None] = {}
         self._events: list[Event] = []
         self._outbox: list[Message] = []
+        # Those among them that no message taken again could make again.
+        self._lasting: list[tuple[Event, Message | None]] = []
         self._urgent = False
         self._since: float | None = None
         self._failing_since = 0.0
@@ -118,14 +121,17 @@ class Commits:
         self.unacked += [delivery for delivery in deliveries if delivery.qos]
         self.mark()
 
-    def add_event(self, event: Event, topic: str, payload: bytes) -> None:
+    def add_event(self, event: Event, topic: str, payload: bytes, *, lasting: bool = False) -> None:
         """An event for the history and, once committed, for the broker; its start and end do not wait.
 
-        Without a topic it is for the history alone.
+        Without a topic it is for the history alone. A lasting one came from no message: `drop` keeps it.
         """
+        message = Message(topic, payload) if topic else None
         self._events.append(event)
-        if topic:
-            self._outbox.append(Message(topic, payload))
+        if message is not None:
+            self._outbox.append(message)
+        if lasting:
+            self._lasting.append((event, message))
         self._urgent = self._urgent or event.type != "update"
         self.mark()
 
@@ -172,11 +178,11 @@ class Commits:
             complete=complete,
         )
         flight = self._flight = _Flight(
-            content, self._states, self._removed, self._events, self._outbox, self.unacked,
+            content, self._states, self._removed, self._events, self._outbox, self._lasting, self.unacked,
             self._clock.monotonic(), self._urgent,
         )  # fmt: skip
         self._states, self._removed, self._events, self._outbox, self.unacked = {}, {}, [], [], []
-        self._urgent, self._since = False, None
+        self._lasting, self._urgent, self._since = [], False, None
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="store-commit", daemon=True)
             self._writer.start()
@@ -245,16 +251,23 @@ class Commits:
                 self._removed.setdefault(stream)
         self._events = flight.events + self._events
         self._outbox = flight.outbox + self._outbox
+        self._lasting = flight.lasting + self._lasting
         self.unacked = flight.unacked + self.unacked
         self._urgent = self._urgent or flight.urgent
         self._since = flight.begun
 
     def drop(self) -> list[Arrived]:
-        """Forget what has not been committed; the messages behind it, in order. None may be on its way."""
+        """Forget what has not been committed; the messages behind it, in order. None may be on its way.
+
+        Events that did not come from messages stay: nothing would make them again.
+        """
         assert self._flight is None
         unacked, self.unacked = self.unacked, []
-        self._states, self._removed, self._events, self._outbox = {}, {}, [], []
-        self._urgent, self._since = False, None
+        self._states, self._removed = {}, {}
+        self._events = [event for event, _ in self._lasting]
+        self._outbox = [message for _, message in self._lasting if message is not None]
+        self._urgent = any(event.type != "update" for event in self._events)
+        self._since = self._clock.monotonic() if self._events else None
         return unacked
 
     def is_overdue(self) -> bool:

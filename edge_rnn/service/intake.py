@@ -3,7 +3,8 @@
 **Nothing is acknowledged that was not judged or refused.** The messages of a turn are held for the commit
 when all of them have gone through. If one of them raises, nobody knows how far it came: the streams go back
 to the last commit, and every message since then that is not acknowledged, with those of this turn, is taken
-again, one by one, each stream's state kept at hand. What raises then is undone and *refused*: counted, said,
+again, one by one, each stream's state kept at hand. Events that came from no message (a mute has ended, the
+daemon hears nothing) are kept. What raises then is undone and *refused*: counted, said,
 and acknowledged with the others, so that it does not come back for ever. But only if others pass: where none
 does, it is not the messages that are at fault. Then all are kept, and tried again every second.
 
@@ -150,8 +151,13 @@ class Intake:
             running.outlets.forget(stream)
             running.link.publish(*pipeline.outputs.forget(stream), retain=True)
 
-    def tell(self, event: Event, *, due: bool = False) -> None:
-        """An event for the history and, unless it is muted, for everybody; due: its mute has ended."""
+    def tell(self, event: Event, *, due: bool = False, own: bool = False) -> None:
+        """An event for the history and, unless it is muted, for everybody.
+
+        Args:
+            due: its mute has ended.
+            own: the daemon's, not a stream's.
+        """
         running = self._running
         if event.type == "open" and event.kind in _EXPLAINED:
             running.journal.limited(
@@ -159,10 +165,10 @@ class Intake:
                 _EXPLAINED[event.kind](event), stream=event.stream,
             )  # fmt: skip
         if not (due or running.outlets.tells(event)):
-            running.commits.add_event(event, "", b"")
+            running.commits.add_event(event, "", b"", lasting=own)
             return
         topic, plain = running.pipeline.outputs.event(event)
-        running.commits.add_event(event, topic, running.outlets.payload(event, plain))
+        running.commits.add_event(event, topic, running.outlets.payload(event, plain), lasting=due or own)
 
     def say_how_built(self, pipeline: Pipeline) -> None:
         """What a person should know about it."""
