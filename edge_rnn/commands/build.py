@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load(args.model)
 
-    doing = f"compiling {printable(args.model)} for {args.target}; this takes some seconds"
+    doing = f"compiling {printable(args.model)} for {args.target}; this takes up to a minute"
     with working(doing, quiet=args.json) as progress:
         made = build(
             model,

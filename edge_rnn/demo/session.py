@@ -39,7 +39,7 @@ from edge_rnn.errors import EdgeRnnError
 BASE: Final = "edge-rnn"
 GROUP: Final = "pumps"
 MODEL: Final = "pump.safetensors"
-_START_S: Final = 90.0  # a small machine may have to compile first
+_START_S: Final = 900.0  # a small machine may have to compile first, for minutes
 _STOP_S: Final = 10.0
 _LATE_S: Final = 3.0
 _FRAME_S: Final = 0.1
@@ -195,13 +195,15 @@ class _Run:
             return self._watch(sensors, daemon)
 
     def _wait_for(self, daemon: DaemonProcess) -> None:
-        self.board.note = "the daemon compiles (first time: ~20 s)"
+        self.board.note = "the daemon compiles: the first time only, on a PC some 20 s"
         begin = time.monotonic()
         while not self.online:
             self.board.waited = time.monotonic() - begin
             self._frame(daemon)
             if self.board.waited > _START_S:
-                raise EdgeRnnError(f"the demo's daemon is not online after {_START_S:.0f} s")
+                raise EdgeRnnError(
+                    f"the daemon is not online after {_START_S:.0f} s; what it compiled is kept: try again"
+                )
         self.board.note = ""
 
     def _watch(self, sensors: Sensors, daemon: DaemonProcess) -> Summary:
