@@ -85,6 +85,7 @@ class Lanes:
         self._words[words.CHANNELS] = len(table.names)
         self._words[words.OLDEST] = -TIME_LIMIT
         self._words[words.HAS_START] = table.assembler.has_start()
+        self._words[words.WATCHED] = table.watch.rules.clock_limit_ns > 0
 
     def begin(self, columns: Columns, now_ns: int, latest_ns: int) -> None:
         """Take columns; times after `latest_ns` are dropped."""
@@ -160,7 +161,7 @@ class Lanes:
 
     @property
     def dropped(self) -> tuple[int, int]:
-        """Messages that were late, and too far ahead, since `begin`."""
+        """Messages that were late, and too far ahead, since `begin`, where clocks are not watched."""
         return self._words[words.LATE], self._words[words.AHEAD]
 
     def step(self) -> Stepped:

@@ -2,8 +2,9 @@
 
 `take` puts messages that carry all channels of their streams into the batch, one after the other, and leaves
 in the records what `Assembler.add` would have left. It ends at the first message for which there is more to
-do: a stream without a row, a time that is not later, values that wait. The caller deals with that one in
-Python and goes on behind it, so nothing depends on how much of a burst is usual.
+do: a stream without a row, a time that is not later, values that wait, a time out of bounds where clocks are
+watched. The caller deals with that one in Python and goes on behind it, so nothing depends on how much of a
+burst is usual.
 
 `note` remembers the last verdict of each stream and marks those that may open, change or close an event.
 
@@ -67,6 +68,8 @@ def _take(table: int, begin: int) -> int:
             break
         time_ns = block[message + words.TIME]
         if time_ns <= t[words.OLDEST] or time_ns > t[words.LATEST]:
+            if t[words.WATCHED]:
+                break
             if time_ns < 0:
                 t[words.LATE] += 1
             else:

@@ -37,7 +37,6 @@ from edge_rnn.stream.assemble import (
 )
 from edge_rnn.stream.burst import FEW, Burst, Judged, assemble
 from edge_rnn.stream.columns import Columns, Lanes
-from edge_rnn.stream.columns_words import LANE, TIME
 from edge_rnn.stream.events import FAULTS, OPEN
 from edge_rnn.stream.group import Group
 from edge_rnn.stream.states import StreamTable, Tap
@@ -232,7 +231,7 @@ class Engine:
                 self.counters.late += len(channels)
             else:
                 self.counters.ahead += len(channels)
-            table.refuse(row, channels, time_ns, late=True)
+            self._refuse(table, row, channels, time_ns, now_ns, late=True)
             return None
         if not isinstance(message, Numbered):
             return channels, values
@@ -240,13 +239,28 @@ class Engine:
         self.counters.duplicate += sum(repeated)
         if not any(repeated):
             return channels, values
-        table.refuse(row, channels, time_ns, late=False)
+        self._refuse(table, row, channels, time_ns, now_ns, late=False)
         left = [
             pair
             for pair, again in zip(zip(channels, values, strict=True), repeated, strict=True)
             if not again
         ]
         return (tuple(c for c, _ in left), [v for _, v in left]) if left else None
+
+    def _refuse(
+        self,
+        table: StreamTable,
+        row: int,
+        channels: tuple[int, ...],
+        time_ns: int,
+        now_ns: int,
+        *,
+        late: bool,
+    ) -> None:
+        """Tell who watches clocks, behind what the messages before have told: the last reading counts."""
+        if table.watch.rules.clock_limit_ns and table.burst.rows:
+            self._assemble(table, now_ns)
+        table.refuse(row, channels, time_ns, late=late)
 
     def prepare_columns(self) -> None:
         """Compile, or load from the cache, what `judge_columns` runs; it needs Numba."""
@@ -268,9 +282,9 @@ class Engine:
         """`judge` for messages in columns, all of a group that `takes_columns`; with the same results."""
         found: list[Judged] = []
         table, lanes = self._tables[columns.group], self._lanes[columns.group]
-        ahead = self._groups[columns.group].max_ahead_ns
+        latest = min(now_ns + self._groups[columns.group].max_ahead_ns, TIME_LIMIT - 1)
         n, channels, counters = len(columns.block), table.assembler.channels, self.counters
-        lanes.begin(columns, now_ns, min(now_ns + ahead, TIME_LIMIT - 1))
+        lanes.begin(columns, now_ns, latest)
         index = 0
         while (index := lanes.take(index)) < n:
             lane, time_ns, values = columns.message(index, channels)
@@ -288,7 +302,10 @@ class Engine:
                 lanes.learn(lane, slot[1])
             else:
                 row = int(lanes.rows[lane])
-                if table.assembler.add(row, table.whole, time_ns, values, now_ns, table.batch):
+                if not -TIME_LIMIT < time_ns <= latest:
+                    message = Message(columns.streams[lane], table.whole, time_ns, values)
+                    self._unusual(table, row, message, table.whole, values, now_ns)
+                elif table.assembler.add(row, table.whole, time_ns, values, now_ns, table.batch):
                     table.uses += 1
                     table.assembler.use(row, table.uses)
                     table.changed.add(row)
@@ -298,18 +315,8 @@ class Engine:
         counters.readings += n * channels
         counters.late += late * channels
         counters.ahead += ahead_of_us * channels
-        if late or ahead_of_us:
-            self._refuse_columns(table, lanes, columns, min(now_ns + ahead, TIME_LIMIT - 1))
         self._judge_lanes(found, columns.group)
         return found
-
-    @staticmethod
-    def _refuse_columns(table: StreamTable, lanes: Lanes, columns: Columns, latest_ns: int) -> None:
-        times = columns.block[:, TIME]
-        for index in np.flatnonzero((times <= -TIME_LIMIT) | (times > latest_ns)).tolist():
-            row = int(lanes.rows[columns.block[index, LANE]])
-            if row >= 0:
-                table.refuse(row, table.whole, int(times[index]), late=True)
 
     def _judge_lanes(self, found: list[Judged], group: str) -> None:
         """Step what `judge_columns` has put together."""
@@ -327,9 +334,8 @@ class Engine:
     def _judge_bursts(self, found: list[Judged], now_ns: int) -> None:
         """Assemble and step what the messages so far have brought, group by group."""
         for name, table in self._tables.items():
-            if not table.burst.rows:
-                continue
-            self._assemble(table, now_ns)
+            if table.burst.rows:
+                self._assemble(table, now_ns)
             n = table.batch.size
             if not n:
                 continue

@@ -23,10 +23,22 @@ GROUPS = [
     Group("lead", gru_model(seed=3), Assembly(on="temp", max_age_ns=(2 * SECOND, 0))),
     Group("bins", gru_model(seed=4), Assembly(on="every", every_ns=2 * SECOND)),
 ]
+WATCHED = [
+    dataclasses.replace(
+        group,
+        clock_limit_ns=20 * SECOND,
+        max_ahead_ns=30 * SECOND,
+        flapping=2,
+        flapping_channels=(0, 3),
+        silent_intervals=5,
+        silent_least_ns=SECOND,
+    )
+    for group in GROUPS
+]
 
 
-def engines() -> tuple[Engine, Engine]:
-    return Engine(GROUPS), Engine(GROUPS)
+def engines(groups: list[Group] = GROUPS) -> tuple[Engine, Engine]:
+    return Engine(groups), Engine(groups)
 
 
 def same(one: Engine, two: Engine) -> None:
@@ -95,6 +107,34 @@ def test_a_burst_equals_its_messages_one_by_one(clean, seed) -> None:
     assert by_stream(got) == by_stream(expected)
     assert opened > 5
     assert plain.counters.evicted
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_watched_streams_remember_the_same_of_a_burst_as_of_its_messages(clean, seed) -> None:
+    rng = random.Random(seed)
+    plain, burst = engines(WATCHED)
+    sent = messages(rng, 600, clean)
+    at, now = 0, START + SECOND
+    while at < len(sent):
+        part = sent[at : at + rng.choice([1, 2, 7, 60])]
+        at += len(part)
+        now = follow(rng, now, part)
+        judged = burst.judge(part, now)
+        assert by_stream(v for j in judged for v in j.verdicts()) == by_stream(plain.feed(part, now))
+        if rng.random() < 0.5:
+            now += rng.choice([1, 30, 70]) * SECOND
+            assert by_stream(burst.tick(now)) == by_stream(plain.tick(now))
+        assert sorted(map(repr, burst.take_events())) == sorted(map(repr, plain.take_events()))
+        same(plain, burst)
+    assert plain.counters.flapping
+    assert plain.counters.clock or clean
+
+
+def follow(rng: random.Random, now: int, part: list[Message]) -> int:
+    """The clock, which is never set back: most times are near it, some are far ahead."""
+    newest = max((m.time_ns for m in part if m.time_ns < 2 * START - SECOND), default=now)
+    return max(now, newest - rng.choice([0, 0, 25, 40]) * SECOND)
 
 
 def test_whole_bursts_take_the_short_way(monkeypatch) -> None:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from edge_rnn.stream.columns import Columns
-from edge_rnn.stream.engine import Engine
+from edge_rnn.stream.engine import Engine, Group
 from edge_rnn.stream.types import Message
-from tests.stream.test_burst import GROUPS, START, WHOLE, by_stream, messages, same
+from tests.stream.test_burst import GROUPS, SECOND, START, WATCHED, WHOLE, by_stream, follow, messages, same
 
 STREAMS = [f"{group}/{key}" for group in ("any", "all", "lead") for key in range(4)]
 
 
-def engines() -> tuple[Engine, Engine]:
-    two = Engine(GROUPS)
+def engines(groups: list[Group] = GROUPS) -> tuple[Engine, Engine]:
+    two = Engine(groups)
     two.prepare_columns()
-    return Engine(GROUPS), two
+    return Engine(groups), two
 
 
 def columns(group: str, part: list[Message], generation: int = 0) -> Columns:
@@ -41,15 +41,19 @@ def test_groups_that_wait_for_an_interval_take_no_columns() -> None:
 
 
 @pytest.mark.parametrize("clean", [True, False])
-@pytest.mark.parametrize("seed", range(6))
-def test_columns_equal_their_messages_one_by_one(clean, seed) -> None:
+@pytest.mark.parametrize(
+    ("seed", "watched"), [*((n, False) for n in range(6)), *((n, True) for n in range(6))]
+)
+def test_columns_equal_their_messages_one_by_one(clean, seed, watched) -> None:
     rng = random.Random(seed)
-    plain, quick = engines()
+    plain, quick = engines(WATCHED if watched else GROUPS)
     sent = messages(rng, 900, clean)
-    now, at, taken = START + 10**12, 0, 0
+    now, at, taken = START + (SECOND if watched else 10**12), 0, 0
     while at < len(sent):
         part = sent[at : at + rng.choice([1, 2, 7, 60, 200])]
         at += len(part)
+        if watched:
+            now = follow(rng, now, part)
         # A group's messages go one way in one go; what has no column goes the old way before them.
         seen: dict[str, list[tuple]] = {}
         for group in ("any", "all", "lead", "bins", "nobody"):
@@ -71,7 +75,12 @@ def test_columns_equal_their_messages_one_by_one(clean, seed) -> None:
             assert len(a) == len(b)
         same(plain, quick)
         now += 10**9
+        if watched and rng.random() < 0.5:
+            now += rng.choice([1, 30, 70]) * SECOND
+            assert by_stream(quick.tick(now)) == by_stream(plain.tick(now))
+            assert sorted(map(repr, quick.take_events())) == sorted(map(repr, plain.take_events()))
     assert taken > 100
+    assert not watched or plain.counters.flapping
 
 
 def test_many_streams_of_a_full_group_each_evict_another() -> None:
