@@ -127,12 +127,14 @@ class Store:
 
         Raises:
             ConfigError: another daemon uses it.
-            StoreError: it cannot be opened, or is not a store this version can read.
+            StoreError: it cannot be opened, is not a store this version can read, or is a file that never
+                was one.
         """
         path = Path(path).absolute()
         lock = None
         try:
             files.make_folder(path.parent)
+            files.refuse_foreign(path)
             lock = files.Lock(files.beside(path, ".lock"))
             return cls(path, sync, keep_events, max_outbox, lock)
         except (OSError, sqlite3.Error) as error:

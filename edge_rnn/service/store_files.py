@@ -40,6 +40,20 @@ from edge_rnn.service.store_schema import (
 _MAGIC = b"SQLite format 3\0"
 _TAILS = ("", "-wal", "-shm", "-journal")
 _LONGEST = 64 << 20
+# Whatever one of these has is, or was, a store: a daemon makes the lock before the database.
+_OURS = (".backup", ".bad", ".bad.1", ".lock", *_TAILS[1:])
+# How other files begin that a path may name by mistake; text and a model file are told by more than that.
+_OTHERS = (
+    b"PK\3\4",
+    b"\x1f\x8b",
+    b"PAR1",
+    b"\x7fELF",
+    b"\x89PNG",
+    b"%PDF-",
+    b"\xff\xd8\xff",
+    b"\x28\xb5\x2f\xfd",
+)
+_LOOK = 4096
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -52,6 +66,40 @@ def make_folder(folder: Path) -> None:
     missing = [folder, *folder.parents]
     for level in reversed([part for part in missing if not part.exists()]):
         level.mkdir(mode=0o700, exist_ok=True)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `StoreError` if `path` names a file that never was a database; nothing is touched.
+
+    A damaged database is set aside, but a file of someone else's must stay where it is. It is told by what
+    it holds, text or what another format begins with, and only where nothing of a store lies beside it.
+    """
+    try:
+        # A named pipe would keep its reader waiting.
+        head = b""
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(_LOOK)
+    except OSError:
+        return  # Whoever opens it says so.
+    if _MAGIC.startswith(head[: len(_MAGIC)]) or any(beside(path, ending).exists() for ending in _OURS):
+        return
+    if head.startswith(_OTHERS) or _is_text(head) or (head[8:9] == b"{" and not any(head[5:8])):
+        raise StoreError(
+            f"{path}: expected a database of edge-rnn or no file yet, got another file "
+            f"(it begins with {head[:8]!r}); it is left as it is, give store.path another name"
+        )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        # The last character may be cut.
+        if error.start < len(head) - 3 or len(head) < _LOOK:
+            return False
+        text = head[: error.start].decode()
+    return not any(c < " " and c not in "\t\n\r\f" for c in text)
 
 
 def sync_folder(folder: Path) -> None:

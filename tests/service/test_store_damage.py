@@ -390,6 +390,45 @@ def test_a_damaged_backup_is_set_aside_too_and_the_start_is_cold(place: Path) ->
     assert place.with_name("edge.db.backup.bad").read_bytes() == b"nothing either"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# Title\n",
+        b"time,a\n" * 900 + "\u00b0".encode() * 3000,
+        b"H\x10\0\0\0\0\0\0{" + bytes(99),
+        b"PK\3\4\xff\0",
+    ],
+)
+def test_a_file_that_never_was_a_database_stays_where_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"README\.md: expected a database of edge-rnn .* another name"):
+        Store.open(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", [".lock", ".backup", ".bad", "-wal"])
+def test_a_database_that_became_text_is_set_aside(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "edge.db"
+    path.write_bytes(b"text\n")
+    path.with_name(f"edge.db{ending}").touch()
+    with Store.open(path) as store:
+        assert "does not begin like a database" in store.notes[0]
+    assert [p.read_bytes() for p in tmp_path.glob("edge.db.bad*") if p.stat().st_size].count(b"text\n") == 1
+
+
+def test_noise_or_zeros_in_place_of_the_header_are_damage(place: Path) -> None:
+    raw = place.read_bytes()
+    for head in (bytes(4096), random.Random(3).randbytes(4096), b"text" + raw[4:4096]):
+        place.write_bytes(head + raw[4096:])
+        place.with_name("edge.db.lock").unlink(missing_ok=True)
+        place.with_name("edge.db.bad").unlink(missing_ok=True)
+        place.with_name("edge.db.bad.1").unlink(missing_ok=True)
+        with Store.open(place) as store:
+            assert "does not begin like a database" in store.notes[0]
+
+
 def test_a_backup_with_a_damaged_row_is_not_used(place: Path, sound: Path) -> None:
     place.write_bytes(b"nothing")
     backup = Path(shutil.copy(sound, place.with_name("edge.db.backup")))
