@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from edge_rnn.files.state_dict import Choices
 
 MAX_BYTES = 64 << 20
+# As in the safetensors library.
+_LONGEST_HEADER = 100_000_000
 
 _OTHERS = (
     (b"\x89HDF", "an HDF5 file (Keras?)"),
@@ -97,6 +99,11 @@ def decode(
         tensors, _ = read_tensors(data, where)
     elif looks_like_torch(data):
         tensors = read_torch(data, where, allow_legacy=allow_legacy, key=key)
+    elif len(data) > 8 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _LONGEST_HEADER:
+        raise ModelFileError(
+            f"{where}: cut short: {len(data)} bytes, its header alone has "
+            f"{8 + int.from_bytes(data[:8], 'little')}; copy or write it again"
+        )
     else:
         found = next((text for start, text in _OTHERS if data.startswith(start)), None)
         raise ModelFileError(

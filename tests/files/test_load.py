@@ -89,6 +89,7 @@ def test_the_size_limit_comes_before_parsing(tmp_path: Path) -> None:
         (bytes(4096), "not a model file"),
         (b"\xff" * 4096, "not a model file"),
         (b"PK\x03\x04", "cut short"),
+        (b"H\x10\0\0\0\0\0\0{" + b" " * 991, "cut short: 1000 bytes, its header alone has 4176; copy"),
         (b"\x80\x02", "not a model file"),
     ],
 )
