@@ -18,7 +18,6 @@ from edge_rnn.files.config import load_config
 from edge_rnn.files.config_types import Config
 from edge_rnn.files.config_walk import parse_duration
 from edge_rnn.watch.checks import (
-    Finding,
     check_disk,
     check_queue,
     check_round_trip,
@@ -26,6 +25,7 @@ from edge_rnn.watch.checks import (
     own_topic,
     plain,
 )
+from edge_rnn.watch.finding import Finding
 
 if TYPE_CHECKING:
     from edge_rnn.service.pipeline import Pipeline

@@ -20,10 +20,8 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 from edge_rnn.files.config_types import Config
 from edge_rnn.service.health import DaemonCounters
@@ -31,8 +29,9 @@ from edge_rnn.service.logs import Level, Log
 from edge_rnn.service.mqtt import Delivery
 from edge_rnn.service.pipeline import Pipeline
 from edge_rnn.watch.client import Visitor
+from edge_rnn.watch.fields import Fields
+from edge_rnn.watch.finding import Finding
 
-Verdict = Literal["ok", "warn", "fail", "skip"]
 DELAYED_S = 0.03
 SLOW_SYNC_S = 0.05
 SKEWED_S = 5.0
@@ -41,17 +40,6 @@ QUEUED = 2000
 _ROUNDS = 12
 _SYNCS = 15
 _BLOCK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of a diagnosis: what was looked at, how it is, what to change, and the figures."""
-
-    subject: str
-    level: Verdict
-    text: str
-    remedy: str = ""
-    figures: dict[str, float | int | str | None] = field(default_factory=dict)
 
 
 def check_disk(config: Config) -> Iterator[Finding]:
@@ -268,6 +256,7 @@ def check_traffic(config: Config, pipeline: Pipeline, seconds: float) -> Iterato
     log = _Quiet()
     late: dict[str, list[float]] = {name: [] for name in pipeline.models}
     readings = dict.fromkeys(pipeline.models, 0)
+    fields = Fields(pipeline)
     retained = messages = 0
     timed = {s.name for s in config.streams if s.time is not None}
     with Visitor(config.mqtt, [(name, 0) for name in pipeline.filters]) as visitor:
@@ -277,7 +266,9 @@ def check_traffic(config: Config, pipeline: Pipeline, seconds: float) -> Iterato
                 continue
             messages += 1
             delivery = Delivery(heard.topic, heard.payload, heard.qos, heard.retained, heard.time_ns, 0, 0)
-            for message in pipeline.take(delivery, counters, log):
+            found = pipeline.take(delivery, counters, log)
+            fields.take(delivery, found)
+            for message in found:
                 group = message.stream.split("/", 1)[0]
                 readings[group] += 1
                 if group in timed:
@@ -299,6 +290,7 @@ def check_traffic(config: Config, pipeline: Pipeline, seconds: float) -> Iterato
             "payloads", "warn", f"{counters.refused:,} of {messages:,} refused: {log.last}",
             "correct path, column or format of the stream", {"refused": counters.refused},
         )  # fmt: skip
+    yield from fields.judge(seconds)
     for name, ages in late.items():
         if ages:
             yield _judge_clock(name, median(ages))

@@ -238,7 +238,7 @@ def _shape(payload: bytes) -> tuple[Format, dict[str, float], list[tuple[str, st
             return None
         numbers: dict[str, float] = {}
         times: list[tuple[str, str]] = []
-        for path, value in _leaves(document, "", 0):
+        for path, value in leaves(document):
             unit = _time_unit(path, value)
             if unit is not None:
                 times.append((path, unit))
@@ -264,17 +264,18 @@ def _shape(payload: bytes) -> tuple[Format, dict[str, float], list[tuple[str, st
     return "csv", columns, times
 
 
-def _leaves(node: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
+def leaves(node: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+    """What is in a document, with the path of each as a configuration spells it; bounded."""
     if isinstance(node, dict) and depth < _DEEPEST:
         for key, value in islice(node.items(), _MOST_FIELDS):
             text = key if _PLAIN_KEY.fullmatch(key) else f'["{key}"]'
             if '"' in key:
                 continue
             dot = "." if path and not text.startswith("[") else ""
-            yield from _leaves(value, f"{path}{dot}{text}", depth + 1)
+            yield from leaves(value, f"{path}{dot}{text}", depth + 1)
     elif isinstance(node, list) and depth < _DEEPEST:
         for index, value in enumerate(node[:_MOST_FIELDS]):
-            yield from _leaves(value, f"{path}[{index}]", depth + 1)
+            yield from leaves(value, f"{path}[{index}]", depth + 1)
     elif path:
         yield path, node
 

@@ -405,6 +405,36 @@ def test_doctor_measures_a_real_broker_and_names_what_to_change(
     assert found["round trip"][0]["figures"]["qos1_median_s"] > 0
 
 
+def test_doctor_names_a_field_that_no_message_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    sent = json.dumps({"ts": time.time_ns(), "vibration": 1.0, "temp": 2.0, "rpm": 3.0})
+    with Mosquitto(folder) as broker, Peer(broker.port) as peer:
+        config = str(write_config(tmp_path, broker.port))
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.wait(0.02):
+                peer.post("plant/m1/all", sent.encode())
+
+        sender = threading.Thread(target=publish)
+        sender.start()
+        try:
+            found = findings(capsys, config, "--passive", "--for", "300ms", code=1)
+        finally:
+            stop.set()
+            sender.join()
+    (one,) = found["channel"]
+    assert one["level"] == "fail"
+    assert one["remedy"] == 'did you mean path = "vibration"?'
+    count = one["figures"]["messages"]
+    assert one["text"] == (
+        f"press: the field 'vib' of channel 'vib' is in 0 of {count} messages, "
+        "which have rpm, temp, ts, vibration"
+    )
+    assert count > 0
+
+
 def test_doctor_finds_the_broker_that_waits_to_fill_packets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

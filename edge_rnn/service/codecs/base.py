@@ -146,6 +146,13 @@ class Decoder(ABC):
             text = f"topic {topic!a:.200}: {error}; payload {escape(payload)}"
             raise PayloadError(text, str(error)) from None
 
+    def look(self, payload: bytes) -> object:
+        """The document in which the fields' paths are looked up (the first, of several readings), for who
+        wants to see what else is there; None if the payload is none or the format has no paths.
+        """
+        del payload
+        return None
+
     @abstractmethod
     def _messages(self, topic: str, payload: bytes, stream: str, arrival_ns: int, /) -> list[Message]: ...
 

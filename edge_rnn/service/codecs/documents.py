@@ -58,6 +58,17 @@ class DocumentDecoder(Decoder):
         """See `Decoder.number_by`."""
         self._number = (parse_path(place.path), place.path)
 
+    def look(self, payload: bytes) -> object:
+        """See `Decoder.look`."""
+        try:
+            document = self._parse(payload) if len(payload) <= self.max_bytes else None
+        except DecodeError:
+            return None
+        if self._each is None:
+            return document
+        elements = find(document, self._each)
+        return elements[0] if type(elements) is list and elements else None
+
     @abstractmethod
     def _parse(self, payload: bytes) -> object:
         """The document; `DecodeError` if the payload is none."""
