@@ -19,3 +19,4 @@ def test_cold_and_warm_start(benchmark) -> None:
     benchmark.extra_info.update(msgspec.to_builtins(found))
     for one in (found.cold, found.warm):
         assert 0 < one.imported_ms <= one.ready_ms <= one.first_score_ms
+        assert one.rss_kib <= one.peak_rss_kib

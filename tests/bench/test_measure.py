@@ -109,13 +109,6 @@ def test_a_model_without_a_detector_is_only_stepped(tmp_path) -> None:
     assert decode(encode(report), "x") == report
 
 
-def test_starts_are_measured_in_fresh_processes() -> None:
-    found = start.starts(BUNDLED)
-    for one in (found.cold, found.warm):
-        assert 0 < one.imported_ms <= one.ready_ms <= one.first_score_ms
-        assert one.rss_kib <= one.peak_rss_kib
-
-
 def test_a_start_that_fails_says_why(tmp_path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"no model")
     with pytest.raises(EdgeRnnError, match=r"process that measures a start failed: .*not a model file"):
