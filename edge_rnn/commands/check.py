@@ -2,7 +2,8 @@
 
 A model file is read with all its checks and its self-test. A configuration is read as `run` reads it, and
 with it every model it names, whose inputs are compared with the stream's channels. All problems are listed at
-once, one a line, in the order of the file's lines; the exit code is 78 if there is one.
+once, one a line, in the order of the file's lines; the exit code is 78 if there is one. What is allowed and
+seldom meant is a warning, which leaves the exit code alone.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     elif problems:
         sys.stderr.writelines(f"edge-rnn check: {line}\n" for line in problems)
     else:
+        warnings = facts.pop("warnings", [])
+        sys.stderr.writelines(f"edge-rnn check: warning: {printable(line)}\n" for line in warnings)
         text = ", ".join(f"{value}" for value in facts.values())
         sys.stdout.write(f"{printable(args.file)}: {kind}, {printable(text)}: ok\n")
     return code
@@ -87,6 +90,7 @@ def _check_model(path: str, *, allow_legacy: bool, max_bytes: int) -> tuple[str,
 
 def _check_config(path: str) -> dict[str, Any]:
     from edge_rnn.files.config import NO_DETECTOR, load_config, unmatched
+    from edge_rnn.files.config_hints import mixed_senders
 
     models: dict[Path, Model | str] = {}
 
@@ -107,7 +111,9 @@ def _check_config(path: str) -> dict[str, Any]:
 
     config = load_config(path, examine=examine)
     count = len(config.streams)
+    warnings = mixed_senders(config)
     return {
         "streams": f"{count} stream{'s' if count != 1 else ''}",
         "models": f"{len(models)} model{'s' if len(models) != 1 else ''}",
+        **({"warnings": warnings} if warnings else {}),
     }

@@ -13,7 +13,9 @@ import threading
 from types import FrameType
 
 from edge_rnn.files.config import load_config
+from edge_rnn.files.config_hints import mixed_senders
 from edge_rnn.service.daemon import Daemon
+from edge_rnn.service.logs import Log
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,10 @@ def run(args: argparse.Namespace) -> int:
     # Before anything takes time: until it is handled, SIGHUP ends a process.
     early = threading.Event()
     signal.signal(signal.SIGHUP, lambda _number, _frame: early.set())
-    daemon = Daemon(load_config(args.config), reread=lambda: load_config(args.config))
+    config = load_config(args.config)
+    for line in mixed_senders(config):
+        Log(config.log.level, config.log.format).warning("config", line)
+    daemon = Daemon(config, reread=lambda: load_config(args.config))
     warm = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:

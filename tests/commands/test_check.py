@@ -167,3 +167,20 @@ def test_a_missing_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["check", "nowhere.safetensors"]) == 78
     assert main(["check", "nowhere.toml"]) == 78
     assert capsys.readouterr().err.count("No such file") == 2
+
+
+def test_a_wildcard_that_mixes_senders_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "all senders of 'plant/+/vib' are one stream; a {name} in place of + gives each its own"
+    mixed = CONFIG.replace("{machine}", "+")
+    for text, warned in ((CONFIG, False), (mixed, True), (mixed.replace("+/vib", "{site}/+"), False)):
+        (folder / "pump.toml").write_text(text)
+        assert main(["check", "pump.toml"]) == 0
+        out, err = capsys.readouterr()
+        assert out.endswith("1 stream, 1 model: ok\n")
+        assert err == (f'edge-rnn check: warning: stream "pump": {told}\n' if warned else "")
+        assert main(["check", "pump.toml", "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said.get("warnings", []) == ([f'stream "pump": {told}'] if warned else [])
+    (folder / "pump.toml").write_text(mixed.replace("[[stream]]", '[[stream]]\nkey = ["id"]'))
+    assert main(["check", "pump.toml"]) == 0
+    assert capsys.readouterr().err == ""

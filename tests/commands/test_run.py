@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+import types
+from pathlib import Path
 
+import pytest
+
+from edge_rnn.commands import run
 from tests.support.daemon import write_config
 
 SIGNAL_IN_A_CALLBACK = """
@@ -30,3 +36,21 @@ def test_a_stop_inside_one_of_the_compilers_callbacks_is_not_lost(tmp_path) -> N
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("topic", "warned"), [("plant/{machine}/all", 0), ("plant/+/all", 1)])
+def test_a_stream_that_mixes_senders_is_said_once(
+    topic: str,
+    warned: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = types.SimpleNamespace(run=lambda started: None)
+    monkeypatch.setattr(run, "Daemon", lambda *_arguments, **_more: ended)
+    monkeypatch.setattr(run.signal, "signal", lambda *_arguments: None)
+    config = write_config(tmp_path, 1, topic=topic)
+    assert run.run(argparse.Namespace(config=str(config))) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == warned
+    assert all("all senders of 'plant/+/all' are one stream" in line for line in lines)
