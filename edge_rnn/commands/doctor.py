@@ -17,6 +17,7 @@ from edge_rnn.errors import ConfigError, CredentialsError, EdgeRnnError, printab
 from edge_rnn.files.config import load_config
 from edge_rnn.files.config_types import Config
 from edge_rnn.files.config_walk import parse_duration
+from edge_rnn.service.mqtt import account_advice
 from edge_rnn.watch.checks import (
     check_disk,
     check_queue,
@@ -53,14 +54,25 @@ Exit codes: 0 nothing that stops a daemon was found (warnings may have been), 1 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine; 0, or 1 if something stops a daemon."""
+    """Examine; 0, or 1 if something stops a daemon, 77 if it is the account."""
     nanoseconds = parse_duration(args.length)
     if nanoseconds is None or nanoseconds <= 0:
         raise ConfigError(f'--for: expected a duration such as "30s", got {printable(args.length)!r}')
     config = load_config(args.config)
     told = None if args.json else _printer()
     findings = []
-    for finding in _examine(config, nanoseconds / 1e9, passive=args.passive):
+    code = 1
+    examination = _examine(config, nanoseconds / 1e9, passive=args.passive)
+    while True:
+        try:
+            finding = next(examination)
+        except StopIteration:
+            break
+        except CredentialsError as error:
+            finding, code = (
+                Finding("broker", "fail", str(error), account_advice(config.mqtt)),
+                error.exit_code,
+            )
         findings.append(finding)
         if told is not None:
             told(finding)
@@ -71,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         warned = sum(f.level == "warn" for f in findings)
         sys.stdout.write(f"{failed} problem(s), {warned} warning(s)\n")
-    return 1 if failed else 0
+    return code if failed else 0
 
 
 def _examine(config: Config, seconds: float, *, passive: bool) -> Iterator[Finding]:

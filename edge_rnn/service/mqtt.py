@@ -493,6 +493,10 @@ class Connection:
     def _failed(self, why: str, *, was_connected: bool = False) -> None:
         now = self._clock.monotonic()
         self.counters.failed_attempts += 1
+        if self._fatal is not None:
+            # There is no other attempt: `_fatal` is raised in the loop, and says what to do.
+            self._log.error("mqtt", f"broker {self._where}: {why}")
+            return
         shortest, longest = self._config.reconnect_min_ns / 1e9, self._config.reconnect_max_ns / 1e9
         wait = pause(now - self._down_since, shortest, longest, self._chance())
         self._next_attempt = now + wait
@@ -660,7 +664,7 @@ class Connection:
         if reason.value in _BAD_CREDENTIALS and self.counters.connects == 0:
             self._fatal = CredentialsError(
                 f"broker {self._where} refused the credentials ({reason}): expected a user and password it "
-                f"knows, got username {self._config.username!r}; set mqtt.username and mqtt.password_file"
+                f"knows, got username {self._config.username!r}; {account_advice(self._config)}"
             )
             self._lost("credentials refused")
         elif reason.value == _UNSUPPORTED_VERSION:
@@ -739,6 +743,15 @@ def _length(size: int) -> bytes:
         size >>= 7
     found.append(size)
     return bytes(found)
+
+
+def account_advice(config: MqttConfig) -> str:
+    """What to do about an account that a broker refuses."""
+    if config.username is None:
+        return "set mqtt.username and mqtt.password_file"
+    if config.password is None:
+        return "set mqtt.password_file or mqtt.password_env"
+    return "correct the name or the password, or add the account at the broker"
 
 
 def _explain(error: Exception, *, tls: bool) -> str:

@@ -460,6 +460,23 @@ def test_doctor_without_a_broker_still_looks_at_the_rest(
     assert "no connection" in found["broker"][0]["text"]
 
 
+def test_doctor_says_like_the_rest_that_the_account_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with Mosquitto(folder, anonymous=False) as strict:
+        config = str(write_config(tmp_path, strict.port, mqtt='username = "pump"'))
+        assert cli.main(["doctor", config, "--for", "1s"]) == 77
+    told = capsys.readouterr()
+    assert told.err == ""
+    *_, row, remedy, summary = told.out.splitlines()
+    assert row.startswith("fail broker     the broker at 127.0.0.1:")
+    assert "refuses the connection" in row
+    assert remedy.strip() == "-> set mqtt.password_file or mqtt.password_env"
+    assert summary == "1 problem(s), 0 warning(s)"
+
+
 def test_doctor_passive_publishes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "broker"
     folder.mkdir()

@@ -33,6 +33,9 @@ def test_wrong_password_is_a_clear_error_and_a_right_one_connects(tmp_path, prot
         assert caught.value.exit_code == 77
         assert "'pump'" in str(caught.value)
         assert "wrong" not in str(caught.value) + out.getvalue()
+        assert "correct the name or the password" in str(caught.value)
+        assert "credentials refused" in out.getvalue()
+        assert "trying again" not in out.getvalue()
         bad.close([])
 
 
