@@ -92,9 +92,10 @@ def run(args: argparse.Namespace) -> int:
 def _database(source: str) -> Path:
     if not source.lower().endswith(".toml"):
         return Path(source)
-    from edge_rnn.files.config import load_config
+    from edge_rnn.files.config import store_path
 
-    return load_config(source).store.path
+    # Not all of the configuration: who looks at the history need not have the daemon's secrets.
+    return store_path(source)
 
 
 def _moment(text: str | None, option: str) -> int | None:
@@ -194,9 +195,16 @@ def _row(event: Event) -> tuple[str, ...]:
     lasted = "open" if event.end_ns is None else length_text((event.end_ns - event.start_ns) / _SECOND)
     return (
         (_iso(event.start_ns) or "")[:19].replace("T", " "), lasted,
-        printable(event.stream) or "(the daemon)", event.kind, _figure(event.peak), _figure(event.threshold),
-        printable(_reasons(event)),
+        printable(event.stream) or "(the daemon)", event.kind, _told(event, event.peak),
+        _told(event, event.threshold), printable(_reasons(event)),
     )  # fmt: skip
+
+
+def _told(event: Event, value: float) -> str:
+    """A peak or limit in the unit of the event's kind."""
+    if event.kind == "clock" and math.isfinite(value):
+        return f"{'-' if value < 0 else ''}{length_text(abs(value))}"
+    return _figure(value)
 
 
 def _figure(value: float) -> str:

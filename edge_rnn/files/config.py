@@ -57,7 +57,7 @@ from edge_rnn.files.config_walk import UNITS_NS, Problems, Table, describe, dura
 __all__ = [
     "ChannelConfig", "Config", "HealthConfig", "HttpConfig", "LogConfig", "MqttConfig", "OutputConfig",
     "Secret", "StoreConfig", "StreamConfig", "TimeConfig", "TlsConfig", "channel_order", "echo",
-    "load_config", "parse_config",
+    "load_config", "parse_config", "store_path",
 ]  # fmt: skip
 
 MAX_BYTES: Final = 1 << 20
@@ -85,6 +85,24 @@ def load_config(
     Raises:
         ConfigError: with every problem, one a line.
     """
+    return parse_config(_text_of(path), path, environ, examine)
+
+
+def store_path(path: str | Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the database of a configuration is, for who only reads that: no other table, no secret is looked
+    at.
+
+    Raises:
+        ConfigError: no configuration, or a wrong `[store]`.
+    """
+    root, _ = _document(_text_of(path), path)
+    store = _store(_section(root, "store"), _base(path), environ)
+    if root.problems:
+        root.problems.fail()
+    return store.path
+
+
+def _text_of(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -96,12 +114,11 @@ def load_config(
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: expected a configuration of at most {MAX_BYTES} bytes, got more")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: expected UTF-8 text, got byte 0x{raw[error.start]:02x} at {error.start}"
         ) from None
-    return parse_config(text, path, environ, examine)
 
 
 def parse_config(
@@ -118,18 +135,9 @@ def parse_config(
     Raises:
         ConfigError: with every problem, one a line.
     """
-    try:
-        document: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        place = f"{where}:{at[1]}" if at else str(where)
-        raise ConfigError(f"{place}: expected TOML, got: {error}") from None
-    except (ValueError, RecursionError):
-        # A number of thousands of digits, or thousands of nested brackets.
-        raise ConfigError(f"{where}: expected TOML, got a number or a nesting beyond all measure") from None
-    problems = Problems(str(where), key_lines(text))
-    root = Table(problems, "", document)
-    base = Path(os.path.abspath(Path(where).parent))  # noqa: PTH100  (resolve() would follow links)
+    root, document = _document(text, where)
+    problems = root.problems
+    base = _base(where)
 
     store = _store(_section(root, "store"), base, environ)
     mqtt = read_mqtt(_section(root, "mqtt"), base, environ, store.path)
@@ -170,6 +178,24 @@ def parse_config(
         record=record,
         reload=reload,
     )
+
+
+def _document(text: str, where: str | Path) -> tuple[Table, dict[str, Any]]:
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        place = f"{where}:{at[1]}" if at else str(where)
+        raise ConfigError(f"{place}: expected TOML, got: {error}") from None
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or thousands of nested brackets.
+        raise ConfigError(f"{where}: expected TOML, got a number or a nesting beyond all measure") from None
+    return Table(Problems(str(where), key_lines(text)), "", document), document
+
+
+def _base(where: str | Path) -> Path:
+    """What relative paths in a configuration are relative to."""
+    return Path(os.path.abspath(Path(where).parent))  # noqa: PTH100  (resolve() would follow links)
 
 
 def channel_order(stream: StreamConfig, inputs: Sequence[str]) -> tuple[int, ...]:

@@ -91,6 +91,7 @@ def test_faults_of_a_whole_stream_are_told_in_words(
     assert cli.main(["events", str(tmp_path / "state.db")]) == 0
     shown = capsys.readouterr().out
     assert "2 h behind the clock: vib" in shown
+    assert "  -2 h  10 min  " in shown
     assert "the alarm, 150 changes a minute" in shown
     assert "(the daemon)" in shown
     assert cli.main(["events", str(tmp_path / "state.db"), "--kind", "clok"]) == 78
@@ -112,6 +113,16 @@ def test_an_event_as_json_csv_and_table_says_the_same(
     assert "press/b/x" in text
     assert "vib 75%, temp 25%" in text
     assert "4 event(s), 1 still open" in text
+
+
+def test_reading_the_history_needs_no_secret(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    account = 'username = "pump"\npassword_env = "ER_NOT_SET"'
+    config = write_config(history.parent, 1, store=history.name, mqtt=account)
+    assert cli.main(["events", str(config)]) == 0
+    assert "4 event(s)" in capsys.readouterr().out
+    config.write_text(config.read_text().replace(f'path = "{history.name}"', "path = 3"))
+    assert cli.main(["events", str(config)]) == 78
+    assert "store.path: expected" in capsys.readouterr().err
 
 
 def test_reading_the_history_changes_no_file_and_takes_no_lock(history: Path) -> None:
