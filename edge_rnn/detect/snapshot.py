@@ -36,6 +36,10 @@ _HEAD: Final = struct.Struct("<4sHcB32s32s32sI")
 _REMEDY = "start this stream cold, or use the model that wrote it"
 
 
+class OtherModelError(SnapshotError):
+    """The state is sound, but of another network or detector."""
+
+
 def dump(plan: Plan, row: np.void, fused: bool) -> bytes:
     """The bytes of one record of `plan.dtype`."""
     body = b"".join(row[name].tobytes() for name in ("core", "detect", "marks"))
@@ -51,7 +55,8 @@ def load(plan: Plan, content: bytes) -> NDArray[np.void]:
     """The record (1,) of `plan.dtype` in `content`.
 
     Raises:
-        SnapshotError: it is damaged, of another version, or of another network, layout or detector.
+        SnapshotError: it is damaged, of another version, or (`OtherModelError`) of another network, layout or
+            detector.
     """
     if len(content) < _HEAD.size + 4 or content[:4] != MAGIC:
         raise SnapshotError(
@@ -68,7 +73,7 @@ def load(plan: Plan, content: bytes) -> NDArray[np.void]:
         ("detector section", detector, plan.detector_digest),
     ):
         if got.hex() != expected:
-            raise SnapshotError(
+            raise OtherModelError(
                 f"snapshot: expected the {what} {expected[:12]}, got {got.hex()[:12]}: it is another's; "
                 f"{_REMEDY}"
             )

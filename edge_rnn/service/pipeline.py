@@ -17,6 +17,7 @@ from edge_rnn.core.library import Library
 from edge_rnn.core.model import Model
 from edge_rnn.core.stepper import Stepper
 from edge_rnn.detect.plan import plan_of
+from edge_rnn.detect.snapshot import OtherModelError
 from edge_rnn.errors import ConfigError, LibraryError, ModelFileError, SnapshotError
 from edge_rnn.files.config import NO_DETECTOR, channel_order
 from edge_rnn.files.config_types import Config, StreamConfig
@@ -236,8 +237,10 @@ class Pipeline:
                 loaded += 1
             except SnapshotError as error:
                 refused.append(stream)
-                # What a state's error advises is done here already.
-                why = str(error).replace(f"{_ADVICE}, or ", "").removesuffix(f"; {_ADVICE}")
+                # What a state's error advises is done here already, and a new model is no mistake.
+                changed = isinstance(error, OtherModelError)
+                text = "the model has changed" if changed else str(error)
+                why = text.replace(f"{_ADVICE}, or ", "").removesuffix(f"; {_ADVICE}")
                 log.limited("warning", "state", stream.split("/", 1)[0], f"starts cold: {why}", stream=stream)
         return loaded, refused
 

@@ -206,15 +206,16 @@ class Reloads:
         self._intake.say_how_built(fresh)
         loaded, cold = fresh.load_states(old.engine.states(), running.journal)
         for stream in cold:
-            old.engine.forget(stream)
+            old.engine.hand_over(stream, fresh.engine)
         self._intake.collect()
         # What has come since the commit is not lost with the engine that knows it.
         running.commits.gather(old.engine)
         hung.inherit(running.outlets)
         hung.see(fresh.engine.streams())
+        fresh.engine.counters.add(old.engine.counters)
         running.outlets, running.pipeline = hung, fresh
         self._files.follow(fresh.config)
         running.journal.configure(fresh.config.log.level, fresh.config.log.format)
         self._host.replaced(old)
         running.counters.reloads += 1
-        running.journal.info("reload", "the new configuration is in use", streams=loaded, cold=len(cold))
+        running.journal.info("reload", "the new configuration is in use", kept=loaded, cold=len(cold))

@@ -428,6 +428,34 @@ class Engine:
         self._gone.add(stream)
         return True
 
+    def hand_over(self, stream: str, fresh: Engine) -> None:
+        """Forget a stream that starts cold in `fresh`: what is wrong with its sender stays open there.
+
+        Its clock and its flapping have nothing to do with the model, other events close.
+        """
+        slot = self._slots.get(stream)
+        if slot is not None:
+            table, row, _ = slot
+            active_ns = int(table.assembler.marks[row, ACTIVE_AT])
+            if table.watch.has_open[row] and fresh._take_over(stream, table.watch.dump(row), active_ns):
+                table.watch.reset(row)
+        self.forget(stream)
+
+    def _take_over(self, stream: str, watched: bytes, active_ns: int) -> bool:
+        name = stream.split("/", 1)[0]
+        table = self._tables.get(name)
+        if table is None or stream in self._slots or table.is_full():
+            return False
+        row = table.admit(stream, active_ns)
+        if not table.watch.take_over(row, watched):
+            table.drop(stream)
+            return False
+        self._slots[stream] = (table, row, self._ahead(name))
+        table.uses += 1
+        table.assembler.use(row, table.uses)
+        table.changed.add(row)
+        return True
+
     def is_open(self, event: str) -> bool:
         """Whether an event of this id is open."""
         return any(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -119,3 +119,8 @@ class Counters:
     clock: int = 0
     flapping: int = 0
     events: int = 0
+
+    def add(self, other: Counters) -> None:
+        """Go on from where another engine's have stopped."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))

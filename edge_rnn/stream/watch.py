@@ -103,9 +103,7 @@ class Watch:
             events.append(self._flapping(row, stream, "close", max(time_ns, int(head[FLAP_START])), math.nan))
         if head[CLOCK_OPEN]:
             events.append(self._clock(row, stream, "close", max(int(head[LOOKED]), int(head[CLOCK_START]))))
-        self._marked -= self._is_open(row)
-        self._alarming -= self._is_alarming(row)
-        self.records[row] = self.fresh[0]
+        self.reset(row)
         return events
 
     def open_ids(self, row: int, stream: str) -> list[str]:
@@ -162,6 +160,21 @@ class Watch:
             return False
         self._marked += self._is_open(row)
         self._alarming += self._is_alarming(row)
+        return True
+
+    def reset(self, row: int) -> None:
+        """Forget a row without events."""
+        self._marked -= self._is_open(row)
+        self._alarming -= self._is_alarming(row)
+        self.records[row] = self.fresh[0]
+
+    def take_over(self, row: int, saved: bytes) -> bool:
+        """As `load` for a stream that starts cold otherwise: nothing has been read or judged here yet."""
+        if not self.load(row, saved):
+            return False
+        self._alarming -= self._is_alarming(row)
+        for name in {"seen", "last"}.intersection(self.dtype.names or ()):
+            self.records[name][row] = self.fresh[name][0]
         return True
 
     # ---- numbers
