@@ -93,6 +93,13 @@ def _one_blas_thread() -> Iterator[None]:
             os.environ.pop(_BLAS_THREADS, None)
 
 
+def _meant(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word[:64], VERBS, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _run(words: list[str]) -> int:
     if words[:1] in (["--version"], ["-V"]):
         sys.stdout.write(f"edge-rnn {__version__}\n")
@@ -101,7 +108,7 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(_overview() + "\n")
         return 0
     if not words or words[0] not in VERBS:
-        got = f"unknown verb {words[0]!r}" if words else "no verb given"
+        got = f"unknown verb {words[0]!r}{_meant(words[0])}" if words else "no verb given"
         sys.stderr.write(f"edge-rnn: {got}\n\n{_overview()}\n")
         return 2
     verb = words[0]

@@ -74,6 +74,11 @@ def test_an_unknown_verb_is_wrong_usage_and_lists_the_verbs(words: list[str], ca
     assert all(f"  {verb} " in said.err for verb in cli.VERBS)
 
 
+def test_a_misspelt_verb_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["chekc", "pump.toml"]) == 2
+    assert capsys.readouterr().err.startswith("edge-rnn: unknown verb 'chekc'; did you mean check?\n")
+
+
 def fake_verb(monkeypatch: pytest.MonkeyPatch, run) -> None:
     """The verb `demo`, replaced by one that takes nothing and calls `run`."""
     module = types.SimpleNamespace(add_arguments=lambda parser: None, run=run)

@@ -110,7 +110,7 @@ def layout_of(table: Table, payload: PayloadFormat, channels: Sequence[ChannelCo
 
 def time_of(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig | None:
     """`time`: where a payload holds its event time."""
-    inner = table.table("time")
+    inner = table.table("time", "{ column = 0 }" if payload in COLUMNS else '{ path = "ts" }')
     if inner is None:
         return preset.time if payload in DOCUMENTS else None
     if payload == "number":
@@ -132,7 +132,7 @@ def time_of(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig 
 
 def sequence_of(table: Table, payload: PayloadFormat) -> SequenceConfig | None:
     """`sequence`: where a payload holds its number."""
-    inner = table.table("sequence")
+    inner = table.table("sequence", "{ column = 1 }" if payload in COLUMNS else '{ path = "n" }')
     if inner is None:
         return None
     if payload not in (*DOCUMENTS, *COLUMNS):

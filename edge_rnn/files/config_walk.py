@@ -193,7 +193,7 @@ class Problems:
 class Table:
     """One TOML table: typed getters that note what does not fit and then hand back the default."""
 
-    def __init__(self, problems: Problems, path: str, values: object) -> None:
+    def __init__(self, problems: Problems, path: str, values: object, like: str = "") -> None:
         self.problems = problems
         self.path = path
         self._known: set[str] = set()
@@ -202,7 +202,8 @@ class Table:
         else:
             self._values = {}
             self._open = False
-            problems.note(path, f"expected a table, got {describe(values)}")
+            such = f" such as {like}" if like else ""
+            problems.note(path, f"expected a table{such}, got {describe(values)}")
             return
         self._open = True
 
@@ -336,9 +337,9 @@ class Table:
             return default
         return ns
 
-    def table(self, key: str) -> Table | None:
-        """A table inside this one, or None if there is none."""
-        return Table(self.problems, self.at(key), self._values[key]) if self.has(key) else None
+    def table(self, key: str, like: str = "") -> Table | None:
+        """A table inside this one, or None if there is none; `like`: how one looks, for the message."""
+        return Table(self.problems, self.at(key), self._values[key], like) if self.has(key) else None
 
     def tables(self, key: str) -> list[Table]:
         """An array of tables inside this one; empty if there is none."""

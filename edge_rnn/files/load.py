@@ -104,6 +104,8 @@ def decode(
             f"{where}: cut short: {len(data)} bytes, its header alone has "
             f"{8 + int.from_bytes(data[:8], 'little')}; copy or write it again"
         )
+    elif where.lower().endswith(".toml"):
+        raise ModelFileError(f"{where}: this is a configuration; expected a model file, which it names")
     else:
         found = next((text for start, text in _OTHERS if data.startswith(start)), None)
         raise ModelFileError(

@@ -104,6 +104,13 @@ def test_a_model_without_a_detector_is_refused_before_the_data_is_read(tmp_path,
     assert "steps.safetensors: no detector section, so there are no verdicts" in capsys.readouterr().err
 
 
+def test_a_configuration_is_not_taken_for_a_broken_model(tmp_path, capsys) -> None:
+    config = tmp_path / "pump.toml"
+    config.write_text('[[stream]]\nname = "pump"\n')
+    assert main(["replay", str(config), "no-such.csv"]) == 78
+    assert "pump.toml: this is a configuration; expected a model file" in capsys.readouterr().err
+
+
 def test_the_summary(plant, capsys) -> None:
     model_file, data, _ = plant
     code, out, err = call(capsys, model_file, data, "--labels", "bad")

@@ -757,6 +757,13 @@ def test_a_sequence_says_where_it_is_and_formats_without_one_refuse_it(folder: P
         assert any("sequence." in line and "expected only with format" in line for line in found)
 
 
+def test_a_sequence_or_time_that_is_no_table_shows_one(folder: Path) -> None:
+    (line,) = problems(folder, with_stream('sequence = "n"'))
+    assert line.endswith('stream[0].sequence: expected a table such as { path = "n" }, got "n"')
+    (line,) = problems(folder, with_stream('time = "ts"'))
+    assert line.endswith('stream[0].time: expected a table such as { path = "ts" }, got "ts"')
+
+
 def test_exactly_once_by_name_needs_a_time_or_a_sequence(folder: Path) -> None:
     head = '[mqtt]\ndelivery = "exactly-once-state"\n'
     (line,) = problems(folder, head + with_stream(""))
