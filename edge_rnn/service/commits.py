@@ -63,10 +63,14 @@ class _Flight:
 
 
 class Commits:
-    """Collects for the next commit; `error` is why the last one failed, or empty.
+    """Collects for the next commit.
 
     Args:
         wake: called when a commit has come to its end, from another thread.
+
+    Attributes:
+        error: why the last one failed, or empty.
+        undone: what has been collected is to be dropped; until then nothing is committed or acknowledged.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Commits:
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.error = ""
+        self.undone = False
         self.unacked: list[Arrived] = []
         self.patience_s = PATIENCE_S
         self._store = store
@@ -137,7 +142,7 @@ class Commits:
 
     def due(self) -> float | None:
         """The monotonic moment of the next commit; None if there is nothing to commit, or one on its way."""
-        if self._since is None or self._flight is not None:
+        if self._since is None or self._flight is not None or self.undone:
             return None
         now = self._urgent or len(self.unacked) >= self._most_unacked
         return max(self._since if now else self._since + self._every, self._retry_at)
@@ -203,19 +208,24 @@ class Commits:
         """Whether a commit is on its way, or has come back and waits for `land`."""
         return self._flight is not None
 
-    def wait(self, link: Connection, timeout: float | None = None) -> list[Arrived]:
-        """Until the commit on its way has come back; the connection lives on, and what it brings is given.
+    @property
+    def age(self) -> float:
+        """For how many seconds a commit has been on its way; 0 if none is."""
+        return 0.0 if self._flight is None else self._clock.monotonic() - self._flight.begun
+
+    def wait(
+        self, link: Connection, take: Callable[[Sequence[Arrived]], None], patient: Callable[[], bool]
+    ) -> None:
+        """Until the commit on its way has come back; the connection lives on.
 
         Args:
-            timeout: give up after so many seconds.
+            take: gets what the connection brings meanwhile.
+            patient: asked again and again; False ends the wait.
         """
-        came: list[Arrived] = []
-        end = None if timeout is None else self._clock.monotonic() + timeout
-        while self._flight is not None and not self._flight.done.wait(_LOOK_S):
-            came += link.turn(0)
-            if end is not None and self._clock.monotonic() >= end:
-                break
-        return came
+        flight = self._flight
+        while flight is not None and not flight.done.is_set() and patient():
+            if not flight.done.wait(_LOOK_S):
+                take(link.turn(0))
 
     def land(self, link: Connection) -> bool | None:
         """What has become of the commit on its way: whether it worked, or None as long as nobody knows."""
@@ -262,6 +272,7 @@ class Commits:
         Events that did not come from messages stay: nothing would make them again.
         """
         assert self._flight is None
+        self.undone = False
         unacked, self.unacked = self.unacked, []
         self._states, self._removed = {}, {}
         self._events = [event for event, _ in self._lasting]
@@ -290,7 +301,8 @@ class Commits:
         acknowledgements leave in the order of arrival.
         """
         waiting = self._flight is not None and self._flight.unacked
-        if self.unacked and not self._after_commit and not self._urgent and not waiting:
+        held = self._after_commit or self._urgent or self.undone
+        if self.unacked and not held and not waiting:
             unacked, self.unacked = self.unacked, []
             link.ack(unacked)
 

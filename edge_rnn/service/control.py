@@ -49,8 +49,8 @@ class Actions(Protocol):
     def reset(self, stream: str) -> bool:
         """Start a stream cold; whether there was one."""
 
-    def commit(self) -> bool:
-        """Commit now; whether that worked."""
+    def commit(self) -> bool | None:
+        """Commit now; whether that worked, None if nobody knows yet."""
 
     def reload(self) -> None:
         """Read the configuration again, soon."""
@@ -115,7 +115,10 @@ class Control:
         elif verb in ("mute", "unmute", "reset"):
             self._do_stream(verb, command)
         elif verb == "commit":
-            if not self._actions.commit():
+            committed = self._actions.commit()
+            if committed is None:
+                raise DecodeError("not committed yet: the disk is slow; the commit goes on by itself")
+            if not committed:
                 raise DecodeError("the database cannot be written to now; see the daemon's log")
         else:
             self._actions.reload()

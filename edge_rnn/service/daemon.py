@@ -47,8 +47,11 @@ _TICK_S = 1.0
 _LONGEST_WAIT_S = 1.0
 _LAST_TURNS = 10
 _LAST_WAIT_S = 0.05
-# At the end, a disk that does not answer is waited for so long.
-_LAST_COMMIT_S = 30.0
+# A commit that was asked for is answered after so long, whatever the disk does.
+_ANSWER_S = 2.0
+# The end, all in all, a disk that does not answer included: with the goodbyes of `close` (some two seconds)
+# it must be over before the unit's TimeoutStopSec.
+_FINISH_S = 5.0
 # Positions in the store: the latest arrival time given out; the subscriptions, one a line; the first level(s)
 # of our topics.
 ARRIVAL = "arrival_ns"
@@ -126,12 +129,18 @@ class Daemon:
         self.running.commits.mark()
         return there
 
-    def commit(self) -> bool:
-        """Commit what there is now; whether that worked."""
-        self._settle()
+    def commit(self) -> bool | None:
+        """Commit what there is now; whether that worked, None if the disk takes longer than a moment."""
+        commits = self.running.commits
+
+        def patient() -> bool:
+            # By the commit's age: a second command does not wait for the same one again.
+            return not self._stopping and commits.age < _ANSWER_S
+
+        self._settle(patient)
         if self.commit_now() is None:
-            self._settle()
-        return not self.running.commits.error
+            self._settle(patient)
+        return None if commits.flying else not commits.error
 
     # ---- life
 
@@ -205,9 +214,10 @@ class Daemon:
         """Say offline, disconnect, give the store free."""
         running = self.running
         self._wake = lambda: None
+        # First of all: what follows may wait for a disk.
+        running.link.close([(running.pipeline.outputs.status, outputs.OFFLINE)])
         self._stop_listening()
         running.outlets.close()
-        running.link.close([(running.pipeline.outputs.status, outputs.OFFLINE)])
         running.commits.close()
         if not running.commits.flying:
             running.store.close()
@@ -319,7 +329,7 @@ class Daemon:
     def commit_now(self) -> bool | None:
         """Commit; whether that worked, None if one is on its way when this returns: the loop goes on."""
         running = self.running
-        if running.commits.flying:
+        if running.commits.flying or running.commits.undone:
             return None
         self._intake.collect()
         positions = {
@@ -331,10 +341,10 @@ class Daemon:
         running.commits.begin(running.pipeline.engine, positions)
         return running.commits.land(running.link)
 
-    def _settle(self, timeout: float | None = None) -> None:
-        """Wait until no commit is on its way; messages that come are taken with the next turn."""
+    def _settle(self, patient: Callable[[], bool]) -> None:
+        """Wait until no commit is on its way, while `patient`; what comes is taken with the next turn."""
         running = self.running
-        self._intake.later(running.commits.wait(running.link, timeout))
+        running.commits.wait(running.link, self._intake.later, patient)
         running.commits.land(running.link)
 
     def _housekeeping(self, now: float) -> None:
@@ -361,24 +371,28 @@ class Daemon:
         """What was read is fed already: commit and acknowledge it, and give events a moment to arrive."""
         self._notifier.stopping()
         commits, link = self.running.commits, self.running.link
-        self._finish_commit()
+        end = self._clock.monotonic() + _FINISH_S
+        self._finish_commit(end)
         for _ in range(_LAST_TURNS):
             commits.send_outbox(link)
             if not (commits.in_flight and link.connected):
                 break
             # What still comes in is not fed and not acknowledged: the broker keeps it.
             link.turn(_LAST_WAIT_S)
-        self._finish_commit()
+        self._finish_commit(end)
         if commits.flying:
             self._log.error("stop", "the database does not answer; what it has not taken will come again")
             return
         self._log.info("stop", "stopped in order", generation=self.running.store.generation)
 
-    def _finish_commit(self) -> None:
-        self._settle(_LAST_COMMIT_S)
+    def _finish_commit(self, end: float) -> None:
+        def patient() -> bool:
+            return self._clock.monotonic() < end
+
+        self._settle(patient)
         if self.running.commits.due() is not None:
             self.commit_now()
-            self._settle(_LAST_COMMIT_S)
+            self._settle(patient)
 
     # ---- what is said
 

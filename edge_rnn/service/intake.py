@@ -3,10 +3,11 @@
 **Nothing is acknowledged that was not judged or refused.** The messages of a turn are held for the commit
 when all of them have gone through. If one of them raises, nobody knows how far it came: the streams go back
 to the last commit, and every message since then that is not acknowledged, with those of this turn, is taken
-again, one by one, each stream's state kept at hand. Events that came from no message (a mute has ended, the
-daemon hears nothing) are kept. What raises then is undone and *refused*: counted, said,
+again, one by one, each stream's state kept at hand. What raises then is undone and *refused*: counted, said,
 and acknowledged with the others, so that it does not come back for ever. But only if others pass: where none
 does, it is not the messages that are at fault. Then all are kept, and tried again every second.
+Events that came from no message (a mute has ended, the daemon hears nothing) are kept. Where a commit is on
+its way, the last commit is known when it has come back: until then messages wait, and the loop goes on.
 
 What was acknowledged before that (delivery `at-least-once` and `realtime`, QoS 0) and was not in the last
 commit is lost to the states, as after a crash.
@@ -83,11 +84,10 @@ class Intake:
             self.taken += number
             self.heard = now
         if self._again or self._torn:
-            fresh = waiting = self._kept(expanded(fresh))
+            self._again = self._kept(expanded(fresh))
             if now < self._retry_at or not self._restored():
-                self._again = waiting
                 return
-            self._again = []
+            fresh, self._again = self._again, []
         if not fresh:
             return
         if self._careful > 0:
@@ -101,14 +101,21 @@ class Intake:
         self._hold(fresh)
 
     def later(self, came: Sequence[Arrived]) -> None:
-        """Messages that came while the loop waited for something; they are taken with the next turn."""
+        """Messages that came while the loop waited for something; they are taken with the next turn.
+
+        As many are kept as when nothing can be judged.
+        """
         messages = expanded(came)
         self._running.counters.messages += len(messages)
         self.taken += len(messages)
-        self._again += messages
+        self._again = self._kept(messages)
 
     def due(self) -> float | None:
         """The monotonic moment at which messages that are kept are to be taken, or None if there are none."""
+        commits = self._running.commits
+        if commits.undone and commits.flying:
+            # Its end wakes the loop.
+            return None
         return self._retry_at if self._again or self._torn else None
 
     def reconnected(self) -> None:
@@ -269,19 +276,26 @@ class Intake:
             "error", "loop", type(error).__name__,
             f"a turn failed: {error!r}; its messages are taken again, one by one",
         )  # fmt: skip
-        came = running.commits.wait(running.link)
         running.commits.land(running.link)
-        self._again = expanded(running.commits.drop()) + deliveries + self._again
-        self.later(came)
+        running.commits.undone = True
+        running.pipeline.engine.clear()
+        self._again = deliveries + self._again
         self._careful = max(self._careful, len(self._again))
         self._torn = True
+        self._retry_at = running.clock.monotonic()
         self._restored()
 
     def _restored(self) -> bool:
-        """Bring a torn engine back to the last commit; False if the store cannot be read now."""
+        """Bring a torn engine back to the last commit; False if that is not known, or cannot be read, now."""
         running = self._running
         if not self._torn:
             return True
+        if running.commits.undone:
+            if running.commits.flying:
+                return False
+            self._again = expanded(running.commits.drop()) + self._again
+            self.reconnected()
+            self._careful = max(self._careful, len(self._again))
         engine = running.pipeline.engine
         engine.clear()
         try:

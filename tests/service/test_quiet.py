@@ -132,7 +132,7 @@ def test_memory_is_bounded() -> None:
 class Actions:
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.writable = True
+        self.writable: bool | None = True
 
     def has(self, name: str) -> bool:
         return name in ("pumps", "pumps/1")
@@ -144,7 +144,7 @@ class Actions:
         self.calls.append(f"reset {stream}")
         return stream == "pumps/1"
 
-    def commit(self) -> bool:
+    def commit(self) -> bool | None:
         self.calls.append("commit")
         return self.writable
 
@@ -219,6 +219,13 @@ def test_what_is_no_command_is_answered_with_what_was_expected(control, payload,
 def test_a_commit_that_fails_is_said(control) -> None:
     control.actions.writable = False
     assert "cannot be written" in ask(control, command="commit")["error"]
+
+
+def test_a_commit_that_nobody_knows_of_yet_is_said(control) -> None:
+    control.actions.writable = None
+    reply = ask(control, command="commit")
+    assert not reply["ok"]
+    assert "not committed yet" in reply["error"]
 
 
 def test_fuzz_commands_are_answered_whatever_they_are(control) -> None:
