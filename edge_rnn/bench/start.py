@@ -59,12 +59,10 @@ def _start(model: Path, folder: Path, library: Path | None) -> Start:
         )  # fmt: skip
         return msgspec.json.decode(done.stdout, type=Start)
     except subprocess.TimeoutExpired:
-        raise EdgeRnnError(
-            f"bench: a start took more than {_PATIENCE_S} s; leave it out with --no-start"
-        ) from None
+        raise EdgeRnnError(f"a start took more than {_PATIENCE_S} s; leave it out with --no-start") from None
     except msgspec.DecodeError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise EdgeRnnError(f"bench: the process that measures a start failed: {last[:300]}") from None
+        raise EdgeRnnError(f"the process that measures a start failed: {last[:300]}") from None
 
 
 def _memory(field: str) -> int:

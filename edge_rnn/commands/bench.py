@@ -50,11 +50,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; wrong output bits end with exit code 70, after the report."""
     plot = None if args.plot is None else Path(args.plot)
     if plot is not None and plot.suffix.lower() != ".png":
-        raise ConfigError(f"bench: --plot: expected a file ending in .png, got {args.plot!r}")
+        raise ConfigError(f"--plot: expected a file ending in .png, got {args.plot!r}")
     if not 0 < args.seconds <= _LONGEST_S:
-        raise ConfigError(
-            f"bench: --seconds: expected more than 0, at most {_LONGEST_S:g}, got {args.seconds}"
-        )
+        raise ConfigError(f"--seconds: expected more than 0, at most {_LONGEST_S:g}, got {args.seconds}")
     options = Options(
         seconds=args.seconds,
         rates=_numbers("--rates", args.rates, _MOST_HZ),
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.write(f"plot  {plot}\n")
     if report.output.golden not in (None, report.output.sha256):
         raise EdgeRnnError(
-            f"bench: outputs: expected the hash {report.output.golden}, got {report.output.sha256}: "
+            f"outputs: expected the hash {report.output.golden}, got {report.output.sha256}: "
             "this machine computes other bits; please report it, with the output of --json"
         )
     return 0
@@ -85,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _numbers(option: str, text: str, most: float, *, whole: bool = False) -> tuple[float, ...]:
     kind = "whole numbers" if whole else "numbers"
-    what = f"bench: {option}: expected {kind} above 0, at most {most:g}"
+    what = f"{option}: expected {kind} above 0, at most {most:g}"
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -159,4 +159,4 @@ def test_other_bits_end_with_an_error_after_the_report(monkeypatch, capsys) -> N
 )
 def test_wrong_options_are_said_clearly(words, said, code, capsys) -> None:
     assert cli.main(["bench", *words]) == code
-    assert said in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"edge-rnn bench: {said}")
