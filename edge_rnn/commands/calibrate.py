@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     before, after = (_alarms(model, recordings, data.period_ns) for model in (old, new))
     first = min(int(s.times_ns[0]) for s in data.stretches)
     last = max(int(s.times_ns[-1]) for s in data.stretches)
-    fitted_to = {"rows": data.rows, "first": stamp(first), "last": stamp(last)}
+    fitted_to = {"rows": data.rows, "first": stamp(first - first % 10**9), "last": stamp(last - last % 10**9)}
     new = replace(new, provenance={**old.provenance, "calibrated": fitted_to})
     output = Path(args.output)
     _write(new, output)

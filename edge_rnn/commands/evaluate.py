@@ -96,10 +96,15 @@ def run(args: argparse.Namespace) -> int:
             model, table, labels, start=args.rows, train=train, tail=args.tail, gap=args.gap, progress=advance
         )
     notes += found.notes
+    judged = found.model.events
+    if judged.false and judged.days < 1:
+        notes.append(f"false/day is extrapolated: only {duration(judged.days * 86_400e9)} were judged")
     if page is not None:
         from edge_rnn.commands.evaluate_page import write
 
-        write(page, found, names, f"{Path(args.data).name} · {model.name}", notes)
+        # How the file was read is for the terminal; the page is for those who did not read it.
+        plain = [note for note in notes if not note.startswith("delimiter ")]
+        write(page, found, names, f"{Path(args.data).name} · {model.name}", plain)
     if args.json:
         sys.stdout.write(json.dumps(_clean(_summary(found, notes)), allow_nan=False) + "\n")
     else:
@@ -240,5 +245,5 @@ def _lines(found: Evaluation, notes: list[str]) -> list[str]:
 
 
 def stamp(time_ns: int) -> str:
-    """UTC, to the second."""
-    return f"{np.datetime64(time_ns, 'ns').astype('M8[s]')}Z"
+    """UTC, to the second, or to the millisecond where there is a fraction."""
+    return f"{np.datetime64(time_ns, 'ns').astype('M8[ms]' if time_ns % 10**9 else 'M8[s]')}Z"

@@ -88,7 +88,7 @@ def test_the_text(pump, capsys):
     table = next(line for line in out.splitlines() if "VUS-PR" in line)
     assert "in alarm" in table
     assert re.search(r"^found .*after \d+ row", out, re.MULTILINE)
-    assert re.search(r"^missed +2024-05-01T", out, re.MULTILINE)
+    assert re.search(r"^missed +2024-05-01T10:00:30Z to 2024-05-01T10:00:31.950Z$", out, re.MULTILINE)
     assert re.search(r"^false +2024-05-01T", out, re.MULTILINE)
 
 
@@ -124,6 +124,9 @@ def test_the_page_stands_alone_and_shows_every_event(pump, tmp_path, capsys):
     assert code == 0
     assert f"page      {page}" in out
     text = page.read_text()
+    assert "delimiter" in out
+    assert "delimiter" not in text
+    assert "false/day is extrapolated: only " in out
     assert not re.search(r"(src|href)=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     for kind in ("found", "missed", "false"):
         assert len(re.findall(rf'class="tag"[^>]*>{kind}</span>', text)) == 1, kind
