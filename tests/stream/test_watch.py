@@ -302,6 +302,39 @@ def test_a_forgotten_stream_closes_what_is_open() -> None:
     assert one.feed([message(1, START + 301 * SECOND)], START + 301 * SECOND)[0].faults == ()
 
 
+def test_what_is_wrong_with_a_sender_outlives_the_model_that_its_stream_started_with() -> None:
+    one, fresh = (engine(flapping_channels=(0, 6)) for _ in range(2))
+    toggles(one, 20, 1.0)
+    (opened,) = told(one, "flapping")
+    one.hand_over("g/1", fresh)
+    assert told(one, "flapping") == []
+    assert not one.has("g/1")
+    assert fresh.is_open(opened.id)
+    ((stream, blob),) = fresh.changed()
+    again = engine(flapping_channels=(0, 6))
+    again.load(stream, blob)
+    for other in (fresh, again):
+        assert toggles(other, 1, 1.0, 20 * SECOND)[0].faults
+        assert told(other, "flapping") == []
+        other.tick(START + 60 * SECOND)
+        other.tick(START + 90 * SECOND)
+        (closed,) = told(other, "flapping")
+        assert (closed.type, closed.id, closed.shares[0][0]) == ("close", opened.id, "temp")
+        assert other.counters.flapping == 0
+
+
+def test_a_stream_that_cannot_be_handed_over_or_has_nothing_open_is_forgotten_as_ever() -> None:
+    one, quiet = (engine(flapping_channels=(0, 6)) for _ in range(2))
+    toggles(one, 20, 1.0)
+    run(quiet, range(5))
+    (opened,) = told(one, "flapping")
+    elsewhere = Engine([Group("h", gru_model())])
+    one.hand_over("g/1", elsewhere)
+    assert [(e.type, e.id) for e in told(one, "flapping")] == [("close", opened.id)]
+    quiet.hand_over("g/1", elsewhere)
+    assert len(elsewhere) == len(one) == len(quiet) == 0
+
+
 def test_other_rules_after_a_restart_end_what_they_do_not_know() -> None:
     one = engine(flapping_channels=(0, 6))
     toggles(one, 40, 1.0)
