@@ -15,7 +15,7 @@ SCORE = "er/press/7/score"
 
 
 def test_a_commit_slower_than_the_keepalive_does_not_lose_the_connection(tmp_path) -> None:
-    """Keepalive 1 s, so a broker gives up after 1.5 s; one commit hangs for 3.5 s, and until all is scored."""
+    """Keepalive 1 s, so a broker gives up after 1.5 s; one commit hangs 3.5 s, and until all is scored."""
     with Mosquitto(tmp_path) as broker, Peer(broker.port, "er/#") as peer:
         config = write_config(tmp_path, broker.port, health="60s")
         config.write_text(config.read_text().replace('keepalive = "5s"', 'keepalive = "1s"'))
