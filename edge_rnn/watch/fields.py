@@ -8,7 +8,7 @@ was in none of the payloads. Where a field that nobody asked for has a name much
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from edge_rnn.errors import printable
@@ -35,7 +35,7 @@ class Fields:
         self._pipeline = pipeline
         self._heard: Counter[tuple[str, int]] = Counter()
         self._found: Counter[tuple[str, int]] = Counter()
-        self._names: dict[tuple[str, int], Counter[str]] = {}
+        self._names: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
 
     def take(self, delivery: Delivery, messages: list[Message]) -> None:
         """Note one delivery and the values that were found in it."""
@@ -47,7 +47,7 @@ class Fields:
             names = {name for name, _ in leaves(decoding.look(delivery.payload))}
             if names or any((route.group, channel) in found for channel in decoding.channels):
                 self._heard[way] += 1
-            known = self._names.setdefault(way, Counter())
+            known = self._names[way]
             known.update(name for name in names if name in known or len(known) < _MOST_NAMES)
 
     def judge(self, seconds: float) -> Iterator[Finding]:
@@ -57,13 +57,17 @@ class Fields:
                 continue
             for place, decoding in enumerate(decoders):
                 for index, channel in enumerate(decoding.channels):
-                    if not self._found[group, channel]:
+                    if self._found[group, channel]:
+                        continue
+                    # A field that is there in payloads that are all refused is not what is wrong with them.
+                    taken = any(self._found[group, other] for other in decoding.channels)
+                    if taken or not self._names[group, place][decoding.fields[index].path]:
                         yield self._missing(group, place, decoding, index, seconds)
 
     def _missing(self, group: str, place: int, decoding: Decoder, index: int, seconds: float) -> Finding:
         field = decoding.fields[index]
         name = self._pipeline.models[group].inputs[field.channel]
-        heard, names = self._heard[group, place], self._names.get((group, place), Counter[str]())
+        heard, names = self._heard[group, place], self._names[group, place]
         if not heard:
             return Finding(
                 "channel", "warn", f"{group}: nothing for {name!r} in {seconds:g} s, unlike the other topics",
