@@ -126,9 +126,8 @@ class Store:
             max_outbox: most messages kept for the broker; beyond it the oldest go, counted.
 
         Raises:
-            ConfigError: another daemon uses it.
-            StoreError: it cannot be opened, is not a store this version can read, or is a file that never
-                was one.
+            ConfigError: another daemon uses it, or it is a file that never was a database.
+            StoreError: it cannot be opened, or is not a store this version can read.
         """
         path = Path(path).absolute()
         lock = None

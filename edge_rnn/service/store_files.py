@@ -69,7 +69,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise `StoreError` if `path` names a file that never was a database; nothing is touched.
+    """Raise `ConfigError` if `path` names a file that never was a database; nothing is touched.
 
     A damaged database is set aside, but a file of someone else's must stay where it is. It is told by what
     it holds, text or what another format begins with, and only where nothing of a store lies beside it.
@@ -85,7 +85,7 @@ def refuse_foreign(path: Path) -> None:
     if _MAGIC.startswith(head[: len(_MAGIC)]) or any(beside(path, ending).exists() for ending in _OURS):
         return
     if head.startswith(_OTHERS) or _is_text(head) or (head[8:9] == b"{" and not any(head[5:8])):
-        raise StoreError(
+        raise ConfigError(
             f"{path}: expected a database of edge-rnn or no file yet, got another file "
             f"(it begins with {head[:8]!r}); it is left as it is, give store.path another name"
         )

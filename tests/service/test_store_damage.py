@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_rnn.errors import StoreError
+from edge_rnn.errors import ConfigError, StoreError
 from edge_rnn.service.store import Commit, Message, Store
 from edge_rnn.service.store_files import open_checked
 from edge_rnn.service.store_schema import SELECT, TABLES, Damage, checked_crc, row_crc, write_meta
@@ -402,7 +402,7 @@ def test_a_damaged_backup_is_set_aside_too_and_the_start_is_cold(place: Path) ->
 def test_a_file_that_never_was_a_database_stays_where_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "README.md"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"README\.md: expected a database of edge-rnn .* another name"):
+    with pytest.raises(ConfigError, match=r"README\.md: expected a database of edge-rnn .* another name"):
         Store.open(path)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
