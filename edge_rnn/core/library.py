@@ -97,7 +97,7 @@ def _loaded(_device: int, _file: int) -> dict[str, ctypes.PyDLL]:
 
 @functools.cache
 def sources_digest() -> str:
-    """Digest of all sources that decide the compiled code and the tables it reads: rooms aot, core and detect.
+    """Digest of all sources that decide the compiled code and the tables it reads: rooms aot, core, detect.
 
     Raises:
         LibraryError: the package was installed without its sources.

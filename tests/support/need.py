@@ -42,8 +42,10 @@ def module(name: str) -> ModuleType:
 
 
 def torch() -> ModuleType:
-    """PyTorch."""
-    return module("torch")
+    """PyTorch on one thread: small networks gain nothing by more, which wait for each other."""
+    found = module("torch")
+    found.set_num_threads(1)
+    return found
 
 
 def program(name: str) -> str:
