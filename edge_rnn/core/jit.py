@@ -93,7 +93,7 @@ class Helper:
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.dispatcher, name)
+        return getattr(self._from_python, name)
 
 
 def jit(function: F) -> F:
