@@ -19,8 +19,8 @@ _HEAD = """\
 # Torture
 
 What the long runs (`pytest -m torture`) have shown. Every row was written by the test that it names, when it
-had passed, and says the commit whose code ran; a run again replaces it. The default run has a small version
-of each and writes nothing.
+had passed, and says the commit whose code ran (older rows say none); a run again replaces it. The default run
+has a small version of each and writes nothing.
 
 | promise | test | length | figure | seconds | when, where |
 |---|---|---|---|---|---|
