@@ -117,15 +117,8 @@ def time_of(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig 
         table.note("time", 'a plain number has no time; leave it out, or use format = "json"')
     if payload in NAMED:
         table.note("time", f'"{payload}" carries its own times; leave it out')
-    columns = payload in COLUMNS
-    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
-    inner.required(key, f"{what} that holds the time")
-    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
-    config = TimeConfig(
-        path=inner.text("path", None, what=PATH_HELP, pattern=PATH) if key == "path" else None,
-        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
-        unit=inner.choice("unit", "s", TIME_UNITS),
-    )
+    path, column = _place(inner, payload, "the time")
+    config = TimeConfig(path=path, column=column, unit=inner.choice("unit", "s", TIME_UNITS))
     inner.close()
     return config
 
@@ -138,16 +131,21 @@ def sequence_of(table: Table, payload: PayloadFormat) -> SequenceConfig | None:
     if payload not in (*DOCUMENTS, *COLUMNS):
         table.note("sequence", f'"{payload}" has no place for a number of one\'s own; leave it out')
         return None
-    columns = payload in COLUMNS
-    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
-    inner.required(key, f"{what} that holds a whole number, one higher with every reading")
-    inner.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
-    config = SequenceConfig(
-        path=inner.text("path", None, what=PATH_HELP, pattern=PATH) if key == "path" else None,
-        column=inner.integer("column", None, 0, 100_000) if key == "column" else None,
-    )
+    path, column = _place(inner, payload, "a whole number, one higher with every reading")
+    config = SequenceConfig(path=path, column=column)
     inner.close()
     return config
+
+
+def _place(table: Table, payload: PayloadFormat, content: str) -> tuple[str | None, int | None]:
+    """Path and column of `content` in a payload, the one of them that its format has."""
+    columns = payload in COLUMNS
+    key, other, what = ("column", "path", "a column") if columns else ("path", "column", "a path")
+    table.required(key, f"{what} that holds {content}")
+    table.forbid(other, f'expected only with format = "{"json" if columns else "csv"}"')
+    if columns:
+        return None, table.integer("column", None, 0, 100_000)
+    return table.text("path", None, what=PATH_HELP, pattern=PATH), None
 
 
 def clock_limit_of(table: Table, *, timed: bool) -> int:
