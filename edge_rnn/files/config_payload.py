@@ -118,7 +118,7 @@ def time_of(table: Table, payload: PayloadFormat, preset: Preset) -> TimeConfig 
     if payload in NAMED:
         table.note("time", f'"{payload}" carries its own times; leave it out')
     path, column = _place(inner, payload, "the time")
-    config = TimeConfig(path=path, column=column, unit=inner.choice("unit", "s", TIME_UNITS))
+    config = TimeConfig(path=path, column=column, unit=inner.choice("unit", "auto", TIME_UNITS))
     inner.close()
     return config
 

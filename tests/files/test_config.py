@@ -684,6 +684,13 @@ def test_echo_spells_a_file_out_with_all_defaults(folder: Path) -> None:
     assert json.loads(json.dumps(plain)) == plain
 
 
+def test_the_unit_of_times_is_found_unless_it_is_given(folder: Path) -> None:
+    config = parse(folder, MINIMAL + 'time = { path = "ts" }\n')
+    (stream,) = config.streams
+    assert stream.time is not None
+    assert stream.time.unit == "auto"
+
+
 def test_store_goes_into_the_state_directory_of_systemd(folder: Path) -> None:
     config = parse(folder, MINIMAL, {"STATE_DIRECTORY": "/var/lib/edge-rnn:/var/lib/other"})
     assert config.store.path == Path("/var/lib/edge-rnn/edge-rnn.db")
