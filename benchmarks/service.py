@@ -205,7 +205,7 @@ def path(port: int, folder: str, qos: int, messages: int, say: Any) -> None:
     from edge_rnn.service.health import DaemonCounters
     from edge_rnn.service.logs import Log
     from edge_rnn.service.mqtt import Connection
-    from edge_rnn.service.pipeline import build
+    from edge_rnn.service.pipeline_build import build
     from edge_rnn.service.wire.swath import Swath, count, runs
 
     config = config_of(port, folder, qos)

@@ -1,6 +1,6 @@
 """The daemon's way of a reading without a network: payload -> decoder -> engine -> publications.
 
-It is the daemon's own pipeline, made by `service.pipeline.build` from a configuration with one stream group,
+It is the daemon's own pipeline, made by `service.pipeline_build` from a configuration with one stream group,
 JSON payloads, event times and a topic key per stream. Only what the daemon does around it is left out: the
 broker's socket and the commit to the database.
 """
@@ -30,7 +30,7 @@ from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Delivery
 from edge_rnn.service.outputs import Publication
-from edge_rnn.service.pipeline import build
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.stream.types import Message
 
 BEGIN_NS: Final = 1_700_000_000_000_000_000

@@ -105,7 +105,7 @@ def _examine(config: Config, seconds: float, *, passive: bool) -> Iterator[Findi
 def _build(config: Config) -> tuple[Pipeline, Finding]:
     """The daemon's own parts, warm: models that fit their channels, and the time it takes."""
     begin = time.perf_counter()
-    from edge_rnn.service.pipeline import build
+    from edge_rnn.service.pipeline_build import build
 
     pipeline = build(config, time.time_ns())
     spent = time.perf_counter() - begin

@@ -32,7 +32,8 @@ from edge_rnn.service.intake import Intake
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Connection
 from edge_rnn.service.outlets import Outlets
-from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.pipeline import Pipeline
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.service.reload import Reloads
 from edge_rnn.service.report import Report
 from edge_rnn.service.running import Running

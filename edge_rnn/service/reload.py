@@ -16,7 +16,8 @@ from edge_rnn.errors import ConfigError, EdgeRnnError
 from edge_rnn.files.config_types import Config
 from edge_rnn.service.intake import Intake
 from edge_rnn.service.outlets import Outlets
-from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.pipeline import Pipeline
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.service.running import Running
 from edge_rnn.service.systemd import Notifier
 

@@ -18,7 +18,7 @@ from edge_rnn.core.library import Library
 from edge_rnn.errors import LibraryError
 from edge_rnn.files.config import load_config
 from edge_rnn.files.readings import Table, read_table
-from edge_rnn.service.pipeline import build as pipeline
+from edge_rnn.service.pipeline_build import build as pipeline
 from tests.aot import libraries
 from tests.aot.libraries import PUMP, edited
 from tests.support import need

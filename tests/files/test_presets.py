@@ -12,7 +12,7 @@ import pytest
 from edge_rnn.errors import ConfigError
 from edge_rnn.files.config import parse_config
 from edge_rnn.files.presets import PRESET_NAMES
-from edge_rnn.service.pipeline import _sources
+from edge_rnn.service.pipeline_build import _sources
 from edge_rnn.stream.topics import Routes
 from tests.support.payloads import metric, sparkplug
 

@@ -20,7 +20,7 @@ from edge_rnn.files.config import load_config
 from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
-from edge_rnn.service.pipeline import build
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.stream.states import _HEAD
 from tests.support import torture
 from tests.support.daemon import START_NS, DaemonProcess, DaemonThread, gru_model, payload, write_config

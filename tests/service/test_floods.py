@@ -12,7 +12,8 @@ from edge_rnn.files.config import load_config
 from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
-from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.pipeline import Pipeline
+from edge_rnn.service.pipeline_build import build
 from tests.support import torture
 from tests.support.daemon import START_NS, STEP_NS, write_config
 

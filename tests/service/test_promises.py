@@ -14,7 +14,7 @@ import pytest
 
 from edge_rnn.errors import DecodeError, StoreError
 from edge_rnn.files.config import load_config
-from edge_rnn.service.pipeline import build
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.stream.types import Message
 from tests.service.test_daemon import Bench
 from tests.service.test_delivery import compare, stepped

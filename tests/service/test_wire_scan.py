@@ -15,7 +15,8 @@ from edge_rnn.service.delivery import Delivery
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt_batch import BatchClient
-from edge_rnn.service.pipeline import Pipeline, build
+from edge_rnn.service.pipeline import Pipeline
+from edge_rnn.service.pipeline_build import build
 from edge_rnn.service.wire import scan_words, sources
 from edge_rnn.service.wire.sources import Sources
 from edge_rnn.service.wire.swath import Swath, count, expanded, runs

@@ -24,7 +24,7 @@ from edge_rnn.service.daemon import Daemon
 from edge_rnn.service.health import DaemonCounters
 from edge_rnn.service.logs import Log
 from edge_rnn.service.mqtt import Delivery
-from edge_rnn.service.pipeline import build
+from edge_rnn.service.pipeline_build import build
 from tests.support.mqtt_peer import wait_for
 
 CHANNELS = ("vib", "temp")
